@@ -1,0 +1,17 @@
+/* rows.h - what the scalar twins share: canonical sums, dequantised rows, a normalised row. */
+#ifndef KVCL_CPU_ROWS_H
+#define KVCL_CPU_ROWS_H
+
+#include "cpu_int.h"
+#include "types.h"
+
+/* Halving tree over n lanes (a power of two), in place; returns lane 0 with -0 made +0. */
+float kvcl_cpu_tree(float *lanes, uint32_t n);
+/* sum64 of a[k] * b[k]. */
+float kvcl_cpu_dot64(const float *a, const float *b, uint32_t n);
+/* One row through a norm spec (NONE copies); out may be x. */
+void kvcl_cpu_norm_row(const kvcl_norm_spec *spec, const float *x, float *out, uint32_t dim);
+/* The activation quantiser: codes [n], scales [n / 32]. */
+void kvcl_cpu_quant_row(const float *x, int8_t *codes, float *scales, uint32_t n);
+
+#endif

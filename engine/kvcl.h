@@ -1,0 +1,276 @@
+/* kvcl.h - the public interface of libkvcl: language models from GGUF files, with the same bits on
+ * every device.
+ *
+ * Objects and who owns whom:
+ *
+ *   kvcl_ctx      allocator, log, last error sentence.  One per thread of use.
+ *   kvcl_dev      an opened device: the CPU, or one OpenCL device.   keeps its context
+ *   kvcl_model    a GGUF file: shape, tokenizer, tensors on disk.    keeps its context
+ *   kvcl_engine   a model's weights on one device.                   keeps its model and device
+ *   kvcl_session  one sequence: cache, scratch, position.            keeps its engine
+ *
+ * "borrows" means for the call, "keeps" means until free (the caller must let it outlive), "takes"
+ * means the caller must not free it any more.
+ *
+ * Every function that can fail returns a kvcl_status and writes its results through the last
+ * parameters, on success only; kvcl_last_error() then holds one sentence that names cause and
+ * remedy.  Every free and close function accepts NULL.  The library never prints, aborts or exits.
+ *
+ * Compiles as C11 and as C++. */
+#ifndef KVCL_H
+#define KVCL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define KVCL_VERSION "0.1.0"
+
+/* ---- statuses ------------------------------------------------------------------------------ */
+
+/* X(name, value, sentence, exit code of the program) */
+#define KVCL_STATUS_LIST(X)                                     \
+    X(OK, 0, "success", 0)                                      \
+    X(E_ARG, -1, "argument out of contract", 2)                 \
+    X(E_MEM, -2, "host memory exhausted", 6)                    \
+    X(E_DEVICE_MEM, -3, "device memory exhausted", 6)           \
+    X(E_DEVICE, -4, "device reported an error", 5)              \
+    X(E_BUILD, -5, "kernel failed to build", 5)                 \
+    X(E_UNSUPPORTED, -6, "combination not supported", 1)        \
+    X(E_NO_DEVICE, -7, "no such device", 5)                     \
+    X(E_FORMAT, -10, "file is not what it claims", 3)           \
+    X(E_VERSION, -11, "file version not supported", 3)          \
+    X(E_IO, -12, "file could not be read or written", 1)        \
+    X(E_FULL, -20, "budget reached", 1)                         \
+    X(E_DIFFERS, -21, "an exact device computed other bits", 7) \
+    X(E_INTERRUPTED, -22, "interrupted", 130)
+
+typedef enum kvcl_status {
+#define KVCL_STATUS_ENUM(name, value, sentence, exit_code) KVCL_##name = (value),
+    KVCL_STATUS_LIST(KVCL_STATUS_ENUM)
+#undef KVCL_STATUS_ENUM
+} kvcl_status;
+
+/* The fixed sentence of a status, and the exit code the program documents for it. */
+const char *kvcl_status_string(kvcl_status st);
+int kvcl_status_exit_code(kvcl_status st);
+
+/* ---- context ------------------------------------------------------------------------------- */
+
+typedef struct kvcl_ctx kvcl_ctx;
+
+typedef enum kvcl_log_level {
+    KVCL_LOG_ERROR = 0,
+    KVCL_LOG_WARN = 1,
+    KVCL_LOG_INFO = 2,
+    KVCL_LOG_DEBUG = 3
+} kvcl_log_level;
+
+typedef void (*kvcl_log_fn)(void *user, kvcl_log_level level, const char *message);
+
+/* alloc returns memory aligned to 64 bytes or NULL; free receives what alloc returned. */
+typedef struct kvcl_allocator {
+    void *(*alloc)(void *user, size_t bytes);
+    void (*free)(void *user, void *p, size_t bytes);
+    void *user;
+} kvcl_allocator;
+
+typedef struct kvcl_ctx_options {
+    const kvcl_allocator *allocator; /* NULL: the C library's */
+    kvcl_log_fn log;                 /* NULL: silent */
+    void *log_user;
+    kvcl_log_level log_level; /* messages above it are not formed */
+    uint32_t n_threads;       /* CPU threads; 0: one per processor (or KVCL_THREADS) */
+    bool allow_inexact;       /* let devices of class "fast only" be opened */
+} kvcl_ctx_options;
+
+/* Live counters of host memory that went through the context's allocator. */
+typedef struct kvcl_mem_stats {
+    size_t bytes_used; /* now */
+    size_t bytes_peak;
+    uint64_t n_allocs; /* calls so far */
+    uint64_t n_live;   /* blocks now */
+} kvcl_mem_stats;
+
+/* opt borrows, may be NULL for defaults. */
+kvcl_status kvcl_ctx_create(const kvcl_ctx_options *opt, kvcl_ctx **out);
+void kvcl_ctx_free(kvcl_ctx *ctx);
+/* The sentence of the last failure; "" when there was none.  Valid until the next failure. */
+const char *kvcl_last_error(const kvcl_ctx *ctx);
+kvcl_mem_stats kvcl_ctx_mem_stats(const kvcl_ctx *ctx);
+
+/* ---- devices ------------------------------------------------------------------------------- */
+
+typedef struct kvcl_dev kvcl_dev;
+
+typedef enum kvcl_device_kind {
+    KVCL_KIND_CPU = 0,        /* the program's own CPU backend */
+    KVCL_KIND_GPU = 1,        /* a discrete GPU */
+    KVCL_KIND_INTEGRATED = 2, /* a GPU that shares the host's memory */
+    KVCL_KIND_OPENCL_CPU = 3, /* a CPU behind OpenCL: used only when named */
+    KVCL_KIND_OTHER = 4
+} kvcl_device_kind;
+
+typedef enum kvcl_exactness {
+    KVCL_EXACT_UNTESTED = 0, /* the self-test runs when the device is opened */
+    KVCL_EXACT = 1,
+    KVCL_EXACT_SLOW = 2, /* exact, but fma is emulated */
+    KVCL_FAST_ONLY = 3   /* a self-test hash differs: refused unless allow_inexact */
+} kvcl_exactness;
+
+typedef struct kvcl_device_info {
+    char id[64]; /* stable: "cpu", "opencl:nvidia:0" */
+    char name[128];
+    char platform[128];
+    char driver[128];
+    char detail[128]; /* path in use ("avx512, 2 threads"), capabilities */
+    kvcl_device_kind kind;
+    kvcl_exactness exactness;
+    uint64_t mem_bytes;
+    uint64_t max_alloc_bytes;
+    uint32_t n_units;
+    bool is_default;
+} kvcl_device_info;
+
+/* Lists the devices: the CPU first, then OpenCL's in platform order; one GPU that several platforms
+ * show appears once.  Writes at most cap entries; *n_out is the full count.  Opens nothing. */
+kvcl_status kvcl_device_list(kvcl_ctx *ctx, kvcl_device_info *out, size_t cap, size_t *n_out);
+
+/* Opens the device that `which` names: an id, an index of kvcl_device_list(), or a case-insensitive
+ * part of id, name or platform; NULL or "" means KVCL_DEVICE, else the default (discrete GPU, then
+ * integrated GPU, then the CPU).  Runs the self-test. */
+kvcl_status kvcl_device_open(kvcl_ctx *ctx, const char *which, kvcl_dev **out);
+void kvcl_device_close(kvcl_dev *dev);
+const kvcl_device_info *kvcl_device_get_info(const kvcl_dev *dev);
+
+/* ---- models -------------------------------------------------------------------------------- */
+
+/* Element types, numbered as in GGUF. */
+typedef enum kvcl_type {
+    KVCL_F32 = 0,
+    KVCL_F16 = 1,
+    KVCL_Q4_0 = 2,
+    KVCL_Q5_0 = 6,
+    KVCL_Q8_0 = 8,
+    KVCL_BF16 = 30
+} kvcl_type;
+
+const char *kvcl_type_name(kvcl_type type); /* "Q8_0"; NULL when unknown */
+/* Accepts any case; E_ARG when the name is unknown. */
+kvcl_status kvcl_type_parse(kvcl_ctx *ctx, const char *name, kvcl_type *out);
+/* Bytes of n elements (a multiple of the type's block). */
+size_t kvcl_type_bytes(kvcl_type type, size_t n);
+
+typedef struct kvcl_model kvcl_model;
+
+typedef struct kvcl_model_info {
+    char arch[32]; /* "llama", "gpt2" */
+    char name[128];
+    uint32_t n_layers, n_embd, n_ff, n_heads, n_kv_heads, head_dim, n_vocab, n_ctx_train;
+    uint64_t n_params;
+    uint64_t tensor_bytes;
+    int32_t bos_id, eos_id; /* -1 when the file has none */
+    bool add_bos;
+    bool has_tokenizer;
+} kvcl_model_info;
+
+/* Reads and checks a GGUF file; maps its tensors.  path borrows. */
+kvcl_status kvcl_model_open(kvcl_ctx *ctx, const char *path, kvcl_model **out);
+void kvcl_model_close(kvcl_model *model);
+const kvcl_model_info *kvcl_model_get_info(const kvcl_model *model);
+
+/* Text to token ids.  Special tokens inside the text are not parsed.  Invalid UTF-8 is tokenised
+ * byte by byte.  add_bos is used as the file says when it is < 0.  *tokens_out takes: free it with
+ * kvcl_tokens_free().  Cost: linear in n_bytes but for the merges of one word. */
+kvcl_status kvcl_tokenize(const kvcl_model *model, const char *text, size_t n_bytes, int add_bos,
+                          int32_t **tokens_out, size_t *n_out);
+void kvcl_tokens_free(const kvcl_model *model, int32_t *tokens);
+/* The bytes of one token (not a C string); *bytes_out borrows from the model. */
+kvcl_status kvcl_token_bytes(const kvcl_model *model, int32_t token, const char **bytes_out,
+                             size_t *n_out);
+/* True for tokens that end generation. */
+bool kvcl_token_is_end(const kvcl_model *model, int32_t token);
+
+/* Writes a copy of a GGUF file with every matrix in `type` (Q8_0, Q5_0, Q4_0, F16 or F32); 1-D
+ * tensors stay F32.  The result appears under `out_path` complete or not at all.  progress may be
+ * NULL. */
+typedef void (*kvcl_progress_fn)(void *user, uint64_t done, uint64_t total);
+kvcl_status kvcl_quantize_file(kvcl_ctx *ctx, const char *in_path, const char *out_path,
+                               kvcl_type type, kvcl_progress_fn progress, void *user);
+
+/* ---- engine and session -------------------------------------------------------------------- */
+
+typedef struct kvcl_engine kvcl_engine;
+typedef struct kvcl_session kvcl_session;
+
+/* Puts the model's weights on the device; keeps both. */
+kvcl_status kvcl_engine_create(kvcl_model *model, kvcl_dev *dev, kvcl_engine **out);
+void kvcl_engine_free(kvcl_engine *engine);
+/* Bytes of weights that one decode step reads. */
+uint64_t kvcl_engine_weight_bytes_per_token(const kvcl_engine *engine);
+
+typedef struct kvcl_session_options {
+    uint32_t n_ctx;   /* tokens the cache holds; 0: min(model's context, 8192) */
+    uint32_t n_batch; /* prompt tokens per step; 0: 512 */
+    kvcl_type type_k; /* KVCL_F16 (default of kvcl_session_defaults) or KVCL_F32 */
+    kvcl_type type_v;
+} kvcl_session_options;
+
+kvcl_session_options kvcl_session_defaults(void);
+
+/* Allocates everything the session will ever need; nothing is allocated after it returns. */
+kvcl_status kvcl_session_create(kvcl_engine *engine, const kvcl_session_options *opt,
+                                kvcl_session **out);
+void kvcl_session_free(kvcl_session *session);
+/* Tokens in the cache, and the most it holds. */
+uint32_t kvcl_session_n_tokens(const kvcl_session *session);
+uint32_t kvcl_session_n_ctx(const kvcl_session *session);
+/* Forgets all tokens from position n_tokens on. */
+kvcl_status kvcl_session_rewind(kvcl_session *session, uint32_t n_tokens);
+/* Bytes of the cache's pages: what is allocated. */
+uint64_t kvcl_session_cache_bytes(const kvcl_session *session);
+
+/* Called between the steps of a prefill; return false to stop (E_INTERRUPTED). */
+typedef bool (*kvcl_prefill_fn)(void *user, uint32_t n_done, uint32_t n_total);
+
+/* Appends tokens (the prompt) and writes the logits after the last n_logits of them,
+ * [n_logits][n_vocab], into the caller's memory.  The bits depend on the tokens and the cache
+ * alone, never on n_batch or the device.  E_FULL, nothing appended, when they do not fit. */
+kvcl_status kvcl_session_prefill(kvcl_session *session, const int32_t *tokens, uint32_t n_tokens,
+                                 uint32_t n_logits, float *logits, kvcl_prefill_fn progress,
+                                 void *user);
+/* Appends one generated token and writes the logits after it, [n_vocab]. */
+kvcl_status kvcl_session_decode(kvcl_session *session, int32_t token, float *logits);
+
+/* ---- sampling ------------------------------------------------------------------------------ */
+
+typedef struct kvcl_sampler kvcl_sampler;
+
+typedef struct kvcl_sampler_options {
+    float temp; /* <= 0: greedy */
+    int32_t top_k;
+    float top_p, min_p, repeat_penalty;
+    int32_t repeat_last_n;
+    uint64_t seed;
+} kvcl_sampler_options;
+
+kvcl_sampler_options kvcl_sampler_defaults(void);
+kvcl_status kvcl_sampler_create(kvcl_ctx *ctx, const kvcl_sampler_options *opt, uint32_t n_vocab,
+                                kvcl_sampler **out);
+void kvcl_sampler_free(kvcl_sampler *sampler);
+/* Picks the next token: penalties, top_k, top_p, min_p, temperature, as llama.cpp orders them.  The
+ * same logits, options and history give the same token on every machine.  E_ARG when a logit is not
+ * a number. */
+kvcl_status kvcl_sampler_pick(kvcl_sampler *sampler, const float *logits, int32_t *token_out);
+/* Tells the sampler of a token that came from elsewhere (the prompt), for the repeat penalty. */
+void kvcl_sampler_accept(kvcl_sampler *sampler, int32_t token);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,65 @@
+/* os.h - everything that is specific to an operating system, in one place: shared libraries, mapped
+ * files, safe files, folders, time, terminal. */
+#ifndef KVCL_OS_H
+#define KVCL_OS_H
+
+#include "base.h"
+
+/* Shared libraries.  Candidates are tried in order; NULL when none loads. */
+typedef struct kvcl_os_lib kvcl_os_lib;
+kvcl_os_lib *kvcl_os_lib_open(const char *const *names);
+void *kvcl_os_lib_symbol(kvcl_os_lib *lib, const char *name);
+void kvcl_os_lib_close(kvcl_os_lib *lib);
+/* Names under which this system knows the OpenCL loader and CLBlast; NULL-terminated.  The
+ * environment variables KVCL_OPENCL_LIB and KVCL_CLBLAST_LIB name another file ("off" for none). */
+const char *const *kvcl_os_opencl_names(void);
+const char *const *kvcl_os_clblast_names(void);
+
+/* A whole file mapped read-only. */
+typedef struct kvcl_os_map {
+    const unsigned char *data;
+    size_t bytes;
+    void *handle;
+} kvcl_os_map;
+kvcl_status kvcl_os_map_open(kvcl_ctx *ctx, const char *path, kvcl_os_map *out);
+void kvcl_os_map_close(kvcl_os_map *map);
+
+/* A file that appears under its path complete or not at all: written to a temporary name beside it,
+ * synced, renamed.  abort removes the temporary. */
+typedef struct kvcl_os_out kvcl_os_out;
+kvcl_status kvcl_os_out_create(kvcl_ctx *ctx, const char *path, kvcl_os_out **out);
+kvcl_status kvcl_os_out_write(kvcl_os_out *f, const void *data, size_t bytes);
+kvcl_status kvcl_os_out_commit(kvcl_os_out *f); /* frees f either way */
+void kvcl_os_out_abort(kvcl_os_out *f);         /* NULL is fine */
+
+/* Reads a whole file, or standard input for "-", into memory (E_FULL above max_bytes).  *out is
+ * one byte longer and ends in NUL; free with kvcl_mem_free. */
+kvcl_status kvcl_os_read_file(kvcl_ctx *ctx, const char *path, size_t max_bytes, char **out,
+                              size_t *n_out);
+
+/* The private folder for cached program binaries, created 0700: KVCL_CACHE_DIR, else
+ * XDG_CACHE_HOME/kvcl, else HOME/.cache/kvcl.  False (with a reason) when it is "off", is not ours,
+ * is a symbolic link or others may write to it. */
+bool kvcl_os_cache_dir(char *path, size_t cap, char *why, size_t why_cap);
+/* Reads a file of that folder: a regular file of ours, never through a link.  NULL when there is
+ * none or it is not safe; the caller frees with kvcl_mem_free. */
+void *kvcl_os_cache_read(kvcl_ctx *ctx, const char *path, size_t max_bytes, size_t *n_out);
+/* Writes it by temporary name and rename, 0600; false when that failed. */
+bool kvcl_os_cache_write(const char *path, const void *const *parts, const size_t *bytes,
+                         size_t n_parts);
+void kvcl_os_cache_remove(const char *path);
+
+uint64_t kvcl_os_now_ns(void); /* monotonic */
+uint32_t kvcl_os_n_cpus(void); /* that this process may use */
+void kvcl_os_cpu_name(char *out, size_t cap);
+uint64_t kvcl_os_mem_bytes(void);
+bool kvcl_os_is_tty(int fd);
+/* Starts the program anew with OMP_WAIT_POLICY=passive when the variable is unset: OpenMP reads it
+ * before main() runs.  Returns when there is nothing to do or it cannot be done. */
+void kvcl_os_passive_waiting(char **argv);
+/* Runs fn on the first interrupt signal (Ctrl-C, SIGTERM); the second ends the process with 130. */
+void kvcl_os_on_interrupt(void (*fn)(void));
+/* Waits a moment in a spin loop; gives the processor away. */
+void kvcl_os_yield(void);
+
+#endif
