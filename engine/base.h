@@ -24,11 +24,14 @@ kvcl_status kvcl_fail(kvcl_ctx *ctx, kvcl_status st, const char *fmt, ...) KVCL_
             return st_try_;           \
     } while (0)
 
-/* If not cond: sentence into the context, return code. */
-#define KVCL_CHECK(ctx, cond, code, ...)                  \
-    do {                                                  \
-        if (!(cond))                                      \
-            return kvcl_fail((ctx), (code), __VA_ARGS__); \
+/* If not cond: sentence into the context, return code (a constant: it stands twice here, so that
+ * static analysis sees which status leaves). */
+#define KVCL_CHECK(ctx, cond, code, ...)                 \
+    do {                                                 \
+        if (!(cond)) {                                   \
+            (void)kvcl_fail((ctx), (code), __VA_ARGS__); \
+            return (code);                               \
+        }                                                \
     } while (0)
 
 /* The same for functions with a `kvcl_status st` and a `fail:` label. */
@@ -39,12 +42,13 @@ kvcl_status kvcl_fail(kvcl_ctx *ctx, kvcl_status st, const char *fmt, ...) KVCL_
             goto fail;      \
     } while (0)
 
-#define KVCL_CHECK_GOTO(ctx, cond, code, ...)           \
-    do {                                                \
-        if (!(cond)) {                                  \
-            st = kvcl_fail((ctx), (code), __VA_ARGS__); \
-            goto fail;                                  \
-        }                                               \
+#define KVCL_CHECK_GOTO(ctx, cond, code, ...)            \
+    do {                                                 \
+        if (!(cond)) {                                   \
+            (void)kvcl_fail((ctx), (code), __VA_ARGS__); \
+            st = (code);                                 \
+            goto fail;                                   \
+        }                                                \
     } while (0)
 
 /* Checked arithmetic: false on overflow, *out untouched then. */
