@@ -58,7 +58,9 @@ typedef enum kvcl_cpu_caps {
     KVCL_CPU_NEON = 3    /* AArch64 + dot product where there */
 } kvcl_cpu_caps;
 
-kvcl_status kvcl_cpu_caps_pick(kvcl_ctx *ctx, kvcl_cpu_caps *out);
+/* The best path of this processor when `want` is NULL, empty or "auto", else the named one; E_ARG
+ * when the name is unknown, E_UNSUPPORTED when this processor lacks it. */
+kvcl_status kvcl_cpu_caps_pick(kvcl_ctx *ctx, const char *want, kvcl_cpu_caps *out);
 const char *kvcl_cpu_caps_name(kvcl_cpu_caps caps);
 
 /* SIMD overrides: each replaces the rows of `ops` that it does faster, with the same bits. */
