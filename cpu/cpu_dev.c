@@ -220,6 +220,24 @@ static void cpu_close(kvcl_dev *dev)
     dev->impl = NULL;
 }
 
+/* Catches a compiler or a run-time environment that breaks the rules (flush-to-zero, -ffast-math).
+ */
+static kvcl_status selftest(kvcl_dev *dev)
+{
+    kvcl_queue *q;
+    bool exact = false;
+    KVCL_TRY(cpu_queue_create(dev, &q));
+    kvcl_status st = kvcl_dev_selftest(q, &exact);
+    cpu_queue_free(q);
+    dev->info.exactness = exact ? KVCL_EXACT : KVCL_FAST_ONLY;
+    if (st == KVCL_OK && !exact)
+        st = kvcl_fail(dev->ctx, KVCL_E_DEVICE,
+                       "%s: the self-test gives other bits: built with -ffast-math, or another "
+                       "library set flush-to-zero",
+                       dev->info.id);
+    return st;
+}
+
 static kvcl_status cpu_open(kvcl_dev *dev)
 {
     void *p;
@@ -232,7 +250,7 @@ static kvcl_status cpu_open(kvcl_dev *dev)
     dev->ops = cpu_table;
     snprintf(dev->info.detail, sizeof dev->info.detail, "%s, %u threads", kvcl_cpu_caps_name(caps),
              (unsigned)dev->info.n_units);
-    return KVCL_OK;
+    return selftest(dev);
 }
 
 const kvcl_backend kvcl_cpu_backend = {
