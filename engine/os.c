@@ -233,6 +233,27 @@ bool kvcl_os_is_tty(int fd)
 #endif
 }
 
+bool kvcl_os_program_path(char *out, size_t cap)
+{
+#if defined(_WIN32)
+    DWORD n = GetModuleFileNameA(NULL, out, (DWORD)cap);
+    return n > 0 && n < cap;
+#elif defined(__APPLE__)
+    uint32_t n = (uint32_t)cap;
+    return _NSGetExecutablePath(out, &n) == 0;
+#elif defined(__linux__)
+    ssize_t n = readlink("/proc/self/exe", out, cap);
+    if (n <= 0 || (size_t)n >= cap)
+        return false;
+    out[n] = 0;
+    return true;
+#else
+    KVCL_UNUSED(out);
+    KVCL_UNUSED(cap);
+    return false;
+#endif
+}
+
 void kvcl_os_passive_waiting(char **argv)
 {
 #if defined(_WIN32)

@@ -54,6 +54,8 @@ uint32_t kvcl_os_n_cpus(void); /* that this process may use */
 void kvcl_os_cpu_name(char *out, size_t cap);
 uint64_t kvcl_os_mem_bytes(void);
 bool kvcl_os_is_tty(int fd);
+/* The file of the running program; false when the system does not tell or cap is too small. */
+bool kvcl_os_program_path(char *out, size_t cap);
 /* Starts the program anew with OMP_WAIT_POLICY=passive when the variable is unset: OpenMP reads it
  * before main() runs.  Returns when there is nothing to do or it cannot be done. */
 void kvcl_os_passive_waiting(char **argv);
