@@ -1,10 +1,10 @@
-# aarch64.cmake - CMake toolchain of ./dev test: static aarch64 programs, run under qemu-user.
-# Libraries come from build/arm64/root, which ./dev setup test fills.
+# aarch64.cmake - CMake toolchain of ./dev test: aarch64 programs, run under qemu-user with the cross
+# compiler's C library.  Other libraries are static, from build/arm64/root, which ./dev setup test
+# fills.
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
-set(CMAKE_EXE_LINKER_FLAGS_INIT "-static")
-set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64)
+set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64 -L /usr/aarch64-linux-gnu)
 
 get_filename_component(KVCL_ARM64_ROOT "${CMAKE_CURRENT_LIST_DIR}/../build/arm64/root" ABSOLUTE)
 set(CMAKE_FIND_ROOT_PATH "${KVCL_ARM64_ROOT}" /usr/aarch64-linux-gnu)
