@@ -31,6 +31,8 @@ kvcl_status kvcl_os_out_create(kvcl_ctx *ctx, const char *path, kvcl_os_out **ou
 kvcl_status kvcl_os_out_write(kvcl_os_out *f, const void *data, size_t bytes);
 kvcl_status kvcl_os_out_commit(kvcl_os_out *f); /* frees f either way */
 void kvcl_os_out_abort(kvcl_os_out *f);         /* NULL is fine */
+/* True when both names lead to one existing file, through links too. */
+bool kvcl_os_same_file(const char *a, const char *b);
 
 /* Reads a whole file, or standard input for "-", into memory (E_FULL above max_bytes).  *out is
  * one byte longer and ends in NUL; free with kvcl_mem_free. */

@@ -275,6 +275,33 @@ void kvcl_os_out_abort(kvcl_os_out *f)
     kvcl_mem_free(f->ctx, f);
 }
 
+#if defined(_WIN32)
+static bool file_identity(const char *path, BY_HANDLE_FILE_INFORMATION *out)
+{
+    HANDLE f = CreateFileA(path, 0, FILE_SHARE_READ | FILE_SHARE_WRITE, NULL, OPEN_EXISTING,
+                           FILE_ATTRIBUTE_NORMAL, NULL);
+    if (f == INVALID_HANDLE_VALUE)
+        return false;
+    bool ok = GetFileInformationByHandle(f, out) != 0;
+    CloseHandle(f);
+    return ok;
+}
+
+bool kvcl_os_same_file(const char *a, const char *b)
+{
+    BY_HANDLE_FILE_INFORMATION x, y;
+    return file_identity(a, &x) && file_identity(b, &y) &&
+           x.dwVolumeSerialNumber == y.dwVolumeSerialNumber &&
+           x.nFileIndexHigh == y.nFileIndexHigh && x.nFileIndexLow == y.nFileIndexLow;
+}
+#else
+bool kvcl_os_same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+#endif
+
 /* ---- whole files --------------------------------------------------------------------------- */
 
 /* Reads to the end, doubling the memory as it fills up. */
