@@ -24,8 +24,11 @@ typedef enum kvcl_cl_impl {
 #undef KVCL_CL_IMPL_ENUM
 } kvcl_cl_impl;
 
-/* Optional features, which kernels may use only inside #if: bits of kvcl_cl_caps.features, and the
- * words of KVCL_CL_CAPS ("base": none; else a list such as "fma,ptx" of those to keep). */
+/* Optional features, which kernels may use only inside #if: bits of kvcl_cl_caps.features.
+ *
+ * KVCL_CL_CAPS in the environment masks them, for tests: a list of words in which a feature's name
+ * keeps it ("base": none), "+name" claims one that the device does not have, and "lane" or "vector"
+ * chooses the kernels' shape. */
 typedef enum kvcl_cl_feature {
     KVCL_CL_PTX = 1u << 0,      /* NVIDIA inline assembly: dp4a, shfl.sync */
     KVCL_CL_SUBGROUPS = 1u << 1 /* cl_khr_subgroups or cl_intel_subgroups */
@@ -54,13 +57,15 @@ typedef struct kvcl_cl_caps {
     char driver_version[128];
     char platform_name[128];
     char platform_version[128];
-    char uuid[17];      /* raw bytes of the device's UUID or PCI position; has_uuid says which */
-    uint8_t uuid_bytes; /* 0: unknown; 4: PCI bus; 16: UUID */
+    bool has_pci, has_uuid;
+    uint32_t pci[4]; /* domain, bus, device, function */
+    uint8_t uuid[16];
 } kvcl_cl_caps;
 
 const char *kvcl_cl_impl_name(kvcl_cl_impl impl);
 
-/* Fills `out`.  E_DEVICE when the device does not answer the questions every device must. */
+/* Fills `out`.  E_DEVICE when the device does not answer the questions every device must; E_ARG
+ * when KVCL_CL_CAPS or KVCL_CL_MAX_ALLOC cannot be understood. */
 kvcl_status kvcl_cl_caps_query(kvcl_ctx *ctx, const kvcl_cl_lib *cl, cl_platform_id platform,
                                cl_device_id device, kvcl_cl_caps *out);
 

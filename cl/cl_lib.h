@@ -80,11 +80,11 @@ void kvcl_cl_lib_drop(kvcl_cl_lib *lib);
 
 /* "CL_OUT_OF_RESOURCES"; "unknown OpenCL error" for a code that nobody defines. */
 const char *kvcl_cl_error_name(cl_int err);
-/* The likely cause and what to do, for a reader who does not know OpenCL; "" when there is nothing
- * to add. */
+/* The likely cause and what to do, for a reader who does not know OpenCL. */
 const char *kvcl_cl_error_cause(cl_int err);
 /* The status that an OpenCL error becomes: allocation failures E_DEVICE_MEM, build failures
- * E_BUILD, all others E_DEVICE. */
+ * E_BUILD, all others E_DEVICE.  CL_OUT_OF_RESOURCES means both; it becomes E_DEVICE here, and
+ * E_DEVICE_MEM where a buffer is created or first touched. */
 kvcl_status kvcl_cl_error_status(cl_int err);
 
 #endif
