@@ -27,7 +27,10 @@ typedef struct kvcl_cpu_queue {
 static kvcl_status cpu_buf_create(kvcl_dev *dev, size_t bytes, kvcl_buf **out)
 {
     void *p;
-    KVCL_TRY(kvcl_mem_alloc(dev->ctx, sizeof(kvcl_buf) + bytes + KVCL_ALIGN, "a buffer", &p));
+    size_t total;
+    KVCL_CHECK(dev->ctx, kvcl_add_size(sizeof(kvcl_buf) + 2 * KVCL_ALIGN, bytes, &total),
+               KVCL_E_MEM, "no memory for a buffer of %zu bytes", bytes);
+    KVCL_TRY(kvcl_mem_alloc_undefined(dev->ctx, total, "a buffer", &p));
     kvcl_buf *b = p;
     b->dev = dev;
     b->bytes = bytes;

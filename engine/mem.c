@@ -102,7 +102,7 @@ static void count_peak(kvcl_ctx *ctx, size_t used)
     }
 }
 
-kvcl_status kvcl_mem_alloc(kvcl_ctx *ctx, size_t bytes, const char *what, void **out)
+kvcl_status kvcl_mem_alloc_undefined(kvcl_ctx *ctx, size_t bytes, const char *what, void **out)
 {
     size_t total;
     bool fits = kvcl_add_size(bytes, 2 * sizeof(kvcl_block), &total);
@@ -111,15 +111,25 @@ kvcl_status kvcl_mem_alloc(kvcl_ctx *ctx, size_t bytes, const char *what, void *
         fits = total <= ctx->mem_limit && atomic_load(&ctx->bytes_used) <= ctx->mem_limit - total;
     }
     kvcl_block *b = fits ? ctx->allocator.alloc(ctx->allocator.user, total) : NULL;
-    KVCL_CHECK(ctx, b, KVCL_E_MEM, "no memory for %s: %zu bytes asked, %zu in use", what, bytes,
-               atomic_load(&ctx->bytes_used));
-    memset(b, 0, total);
+    KVCL_CHECK(
+        ctx, b, KVCL_E_MEM,
+        "no memory for %s: %zu bytes asked, %zu in use; use a smaller model or context (-c), or "
+        "raise KVCL_MEM_LIMIT if it is set",
+        what, bytes, atomic_load(&ctx->bytes_used));
+    memset(b, 0, sizeof *b);
     b->head.bytes = total;
     b->head.magic = KVCL_BLOCK_MAGIC;
     count_peak(ctx, atomic_fetch_add(&ctx->bytes_used, total) + total);
     atomic_fetch_add(&ctx->n_allocs, 1);
     atomic_fetch_add(&ctx->n_live, 1);
     *out = b + 1;
+    return KVCL_OK;
+}
+
+kvcl_status kvcl_mem_alloc(kvcl_ctx *ctx, size_t bytes, const char *what, void **out)
+{
+    KVCL_TRY(kvcl_mem_alloc_undefined(ctx, bytes, what, out));
+    memset(*out, 0, bytes);
     return KVCL_OK;
 }
 

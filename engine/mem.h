@@ -12,6 +12,8 @@
 
 /* Zeroed memory; E_MEM with a sentence that names `what` when there is none. */
 kvcl_status kvcl_mem_alloc(kvcl_ctx *ctx, size_t bytes, const char *what, void **out);
+/* The same without the zeroes, for large buffers that are written before they are read. */
+kvcl_status kvcl_mem_alloc_undefined(kvcl_ctx *ctx, size_t bytes, const char *what, void **out);
 /* n * size with an overflow check. */
 kvcl_status kvcl_mem_array(kvcl_ctx *ctx, size_t n, size_t size, const char *what, void **out);
 /* NULL is fine. */
