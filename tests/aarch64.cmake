@@ -1,6 +1,6 @@
-# aarch64.cmake - CMake toolchain of ./dev test: aarch64 programs, run under qemu-user with the cross
-# compiler's C library.  Other libraries are static, from build/arm64/root, which ./dev setup test
-# fills.
+# aarch64.cmake - CMake toolchain of ./dev test: aarch64 programs, run under qemu-user with the
+# cross compiler's C library.  Other libraries are static, from build/arm64/root, which
+# ./dev setup test fills.
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
