@@ -15,6 +15,9 @@
 /* Puts a sentence into the context and returns st, so that `return kvcl_fail(...)` reads well.
  * ctx may be NULL: the sentence is then lost, the status is not. */
 kvcl_status kvcl_fail(kvcl_ctx *ctx, kvcl_status st, const char *fmt, ...) KVCL_PRINTF(3, 4);
+#ifdef __clang_analyzer__ /* so that static analysis knows which status comes back */
+#define kvcl_fail(ctx, st, ...) ((void)(kvcl_fail)((ctx), (st), __VA_ARGS__), (st))
+#endif
 
 /* Returns any error of expr; evaluates once. */
 #define KVCL_TRY(expr)                \
@@ -24,14 +27,11 @@ kvcl_status kvcl_fail(kvcl_ctx *ctx, kvcl_status st, const char *fmt, ...) KVCL_
             return st_try_;           \
     } while (0)
 
-/* If not cond: sentence into the context, return code (a constant: it stands twice here, so that
- * static analysis sees which status leaves). */
-#define KVCL_CHECK(ctx, cond, code, ...)                 \
-    do {                                                 \
-        if (!(cond)) {                                   \
-            (void)kvcl_fail((ctx), (code), __VA_ARGS__); \
-            return (code);                               \
-        }                                                \
+/* If not cond: sentence into the context, return code. */
+#define KVCL_CHECK(ctx, cond, code, ...)                  \
+    do {                                                  \
+        if (!(cond))                                      \
+            return kvcl_fail((ctx), (code), __VA_ARGS__); \
     } while (0)
 
 /* The same for functions with a `kvcl_status st` and a `fail:` label. */
@@ -42,13 +42,12 @@ kvcl_status kvcl_fail(kvcl_ctx *ctx, kvcl_status st, const char *fmt, ...) KVCL_
             goto fail;      \
     } while (0)
 
-#define KVCL_CHECK_GOTO(ctx, cond, code, ...)            \
-    do {                                                 \
-        if (!(cond)) {                                   \
-            (void)kvcl_fail((ctx), (code), __VA_ARGS__); \
-            st = (code);                                 \
-            goto fail;                                   \
-        }                                                \
+#define KVCL_CHECK_GOTO(ctx, cond, code, ...)           \
+    do {                                                \
+        if (!(cond)) {                                  \
+            st = kvcl_fail((ctx), (code), __VA_ARGS__); \
+            goto fail;                                  \
+        }                                               \
     } while (0)
 
 /* Checked arithmetic: false on overflow, *out untouched then. */

@@ -28,7 +28,7 @@ int kvcl_status_exit_code(kvcl_status st)
     return 1;
 }
 
-kvcl_status kvcl_fail(kvcl_ctx *ctx, kvcl_status st, const char *fmt, ...)
+kvcl_status(kvcl_fail)(kvcl_ctx *ctx, kvcl_status st, const char *fmt, ...)
 {
     if (!ctx)
         return st;
