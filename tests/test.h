@@ -1,0 +1,95 @@
+/* test.h - what every test stands on, above the Check framework: seeds that are printed, made-up
+ * data by counter, a folder that is removed again, and the rows of the device table.
+ *
+ * Environment:
+ *   KVCL_TEST_SEED     seed of all made-up data (printed at the start of every program)
+ *   KVCL_TEST_FILTER   only op cases whose label contains this text
+ *   KVCL_TEST_DEVICES  rows to test, by comma: "cpu" (every capability level, 1 to 3 threads),
+ *                      "cpu:avx2:3", or a device as `--device` names it; "@NAME=VALUE" behind a row
+ *                      sets a variable while the device is opened.  Default: "cpu"
+ *   KVCL_TEST_REQUIRE  1: a named device that is not there is a failure, not a skipped row
+ *   KVCL_TEST_SMALL    1: few and tiny cases, for simulators
+ *   KVCL_TEST_VERBOSE  1: names each case, passes on the library's log
+ *   KVCL_SHARED        folder of reference models and data; default: "../shared" beside the sources
+ */
+#ifndef KVCL_TEST_H
+#define KVCL_TEST_H
+
+#include "base.h"
+#include "dev.h"
+
+#include <check.h>
+
+/* ---- made-up data -------------------------------------------------------------------------- */
+
+/* Word number `counter` of stream `seed`: any word can be had without the ones before it. */
+uint64_t test_word(uint64_t seed, uint64_t counter);
+/* The seed of this run. */
+uint64_t test_seed(void);
+
+typedef struct test_rng {
+    uint64_t seed, counter;
+} test_rng;
+
+uint32_t test_u32(test_rng *rng);
+/* 0 .. n-1 */
+uint32_t test_below(test_rng *rng, uint32_t n);
+/* [-1, 1) in steps of 2^-23 */
+float test_unit(test_rng *rng);
+/* n values in [-scale, scale), now and then +0 and -0. */
+void test_fill_f32(test_rng *rng, float *out, size_t n, float scale);
+/* Rows of a weight matrix of any type: scales and codes over their whole range, zeros and half
+ * sub-normals among them.  bytes: kvcl_type_bytes of the matrix. */
+void test_fill_rows(test_rng *rng, kvcl_type type, void *out, size_t bytes);
+
+#define TEST_N_TYPES 6
+extern const kvcl_type test_types[TEST_N_TYPES];
+
+/* ---- environment --------------------------------------------------------------------------- */
+
+bool test_env_on(const char *name);
+/* A new private folder; the same one is removed, with all in it, by test_folder_remove(). */
+void test_folder_make(char *path, size_t cap);
+void test_folder_remove(const char *path);
+/* Path of a file under the shared folder; false when it is not there. */
+bool test_shared(const char *name, char *path, size_t cap);
+/* Path of a file of the source tree. */
+void test_source(const char *name, char *path, size_t cap);
+/* A whole file in malloc'ed memory; fails the test when it cannot be read. */
+void *test_read_file(const char *path, size_t *n_out);
+void test_write_file(const char *path, const void *data, size_t bytes);
+
+/* Runs the suite in this process (devices stay open from test to test) or, with fork, each test in
+ * its own; returns main()'s result. */
+int test_main(Suite *suite, bool fork);
+
+/* What ctest takes for "not run". */
+#define TEST_SKIPPED 77
+
+/* ---- rows of the device table -------------------------------------------------------------- */
+
+typedef struct test_dev {
+    char row[128];
+    kvcl_ctx *ctx;
+    kvcl_dev *dev;
+    kvcl_queue *q;
+} test_dev;
+
+/* Opens a row ("cpu:avx2:3", "opencl:pocl:0@NAME=VALUE").  E_UNSUPPORTED when the processor lacks
+ * the level, E_NO_DEVICE when there is no such device.  On error nothing stays open, and the
+ * sentence stands in why. */
+kvcl_status test_dev_open(const char *row, test_dev *out, char *why, size_t why_cap);
+void test_dev_close(test_dev *d);
+
+#define TEST_MAX_ROWS 32
+
+/* The rows of KVCL_TEST_DEVICES, opened; kept until the process ends.  Rows that cannot be opened
+ * are named on stdout.  Returns how many are open. */
+size_t test_rows(test_dev **out);
+/* The scalar twins on one thread: what every row is compared with. */
+test_dev *test_reference(void);
+
+/* Names of the rows of KVCL_TEST_DEVICES, unopened; returns how many. */
+size_t test_row_names(char names[TEST_MAX_ROWS][128]);
+
+#endif

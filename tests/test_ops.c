@@ -1,0 +1,139 @@
+/* test_ops.c - every case of every operation on every row of the device table: the scalar twin's
+ * bits, guard bytes, and the case's identity. */
+#define _POSIX_C_SOURCE 200809L
+
+#include "case.h"
+
+#include "f16.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef struct stem {
+    const char *name;
+    void (*list)(test_cases *cases);
+} stem;
+
+static const stem stems[] = {
+#define STEM_ROW(name) {#name, test_cases_##name},
+    TEST_STEMS(STEM_ROW)
+#undef STEM_ROW
+};
+
+static unsigned char *run_case(test_dev *d, const test_case *c, uint64_t seed, size_t *n_out)
+{
+    test_run r;
+    test_run_begin(&r, d, seed);
+    c->run(&r, c->params);
+    test_wait(&r);
+    unsigned char *blob = test_run_blob(&r, n_out);
+    test_run_end(&r);
+    return blob;
+}
+
+/* Counts the words that differ and shows the first few. */
+static void report(const char *row, const char *label, const unsigned char *want,
+                   const unsigned char *got, size_t bytes)
+{
+    size_t n_bad = 0;
+    for (size_t i = 0; i + 4 <= bytes; i += 4) {
+        uint32_t w, g;
+        memcpy(&w, want + i, 4);
+        memcpy(&g, got + i, 4);
+        if (w == g)
+            continue;
+        if (n_bad++ < 8)
+            printf("  word %zu: twin %08x %.9g, %s %08x %.9g\n", i / 4, w, (double)kvcl_bits_f32(w),
+                   row, g, (double)kvcl_bits_f32(g));
+    }
+    printf("  %s on %s: %zu of %zu words differ\n", label, row, n_bad, bytes / 4);
+    fflush(stdout);
+}
+
+static void check_case(test_dev *d, const test_case *c, uint64_t seed)
+{
+    size_t n_want = 0, n_got = 0;
+    if (test_env_on("KVCL_TEST_VERBOSE")) {
+        printf("%s: %s\n", d->row, c->label);
+        fflush(stdout);
+    }
+    unsigned char *want = run_case(test_reference(), c, seed, &n_want);
+    unsigned char *got = run_case(d, c, seed, &n_got);
+    ck_assert_uint_eq(n_want, n_got);
+    bool same = memcmp(want, got, n_want) == 0;
+    if (!same)
+        report(d->row, c->label, want, got, n_want);
+    free(want);
+    free(got);
+    ck_assert_msg(same, "%s on %s: other bits than the scalar twin", c->label, d->row);
+    if (c->identity) {
+        test_run r;
+        test_run_begin(&r, d, seed);
+        c->identity(&r, c->params);
+        test_run_end(&r);
+    }
+}
+
+static void check_stem(const stem *s)
+{
+    test_dev *rows;
+    size_t n_rows = test_rows(&rows);
+    test_cases cases = {0};
+    s->list(&cases);
+    for (size_t i = 0; i < n_rows; i++)
+        for (size_t k = 0; k < cases.n; k++)
+            check_case(&rows[i], &cases.list[k], test_seed() + k);
+    printf("%s: %zu cases on %zu rows\n", s->name, cases.n, n_rows);
+    fflush(stdout);
+    free(cases.list);
+}
+
+START_TEST(stem_on_every_row) { check_stem(&stems[_i]); }
+END_TEST
+
+START_TEST(tables_have_no_empty_slot)
+{
+    test_dev *rows;
+    size_t n_rows = test_rows(&rows);
+    for (size_t i = 0; i < n_rows; i++) {
+        const kvcl_dev_ops *ops = &rows[i].dev->ops;
+        ck_assert(ops->buf_create && ops->buf_free && ops->buf_write && ops->buf_read);
+        ck_assert(ops->buf_copy && ops->mat_create && ops->mat_free && ops->matmul_scratch_bytes);
+        ck_assert(ops->queue_create && ops->queue_free && ops->queue_wait);
+#define KVCL_OP(name, group, stem) \
+    ck_assert_msg(ops->name != NULL, "%s: no %s", rows[i].row, #name);
+#include "ops.def"
+#undef KVCL_OP
+    }
+}
+END_TEST
+
+START_TEST(devices_are_exact)
+{
+    test_dev *rows;
+    size_t n_rows = test_rows(&rows);
+    for (size_t i = 0; i < n_rows; i++) {
+        const kvcl_device_info *info = kvcl_device_get_info(rows[i].dev);
+        bool exact = false;
+        ck_assert_int_eq(kvcl_dev_selftest(rows[i].q, &exact), KVCL_OK);
+        ck_assert_msg(exact, "%s: the self-test's hash differs", rows[i].row);
+        ck_assert(info->exactness == KVCL_EXACT || info->exactness == KVCL_EXACT_SLOW);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    test_dev *rows;
+    if (test_rows(&rows) == 0) {
+        printf("none of the devices of KVCL_TEST_DEVICES is here\n");
+        return TEST_SKIPPED;
+    }
+    Suite *suite = suite_create("ops");
+    TCase *c = tcase_create("ops");
+    tcase_add_test(c, tables_have_no_empty_slot);
+    tcase_add_test(c, devices_are_exact);
+    tcase_add_loop_test(c, stem_on_every_row, 0, (int)kvcl_array_len(stems));
+    suite_add_tcase(suite, c);
+    return test_main(suite, false);
+}
