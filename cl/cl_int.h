@@ -65,7 +65,8 @@ typedef struct kvcl_cl_dev {
     atomic_flag build_lock; /* held while a program is looked up or built */
     uint32_t n_programs;
     kvcl_cl_program programs[KVCL_CL_MAX_PROGRAMS];
-    kvcl_cl_blas *blas; /* NULL: not there, or not to be used */
+    bool cache_off;     /* the program cache's folder cannot be used */
+    kvcl_cl_blas *blas; /* NULL: not tried yet */
 } kvcl_cl_dev;
 
 /* One kernel object of one queue and the arguments it holds, so that equal ones are not set again.
@@ -111,8 +112,9 @@ void kvcl_cl_programs_free(kvcl_cl_dev *d);
 
 /* ---- matrices (cl_mat.c) --------------------------------------------------------------------- */
 
-/* Layout of part i of a matrix in its buffer (offsets in bytes, multiples of 256; row stride and
- * planes below; `rows` rows of the part, row r of the part is row row0 + r of the matrix):
+/* Layout of part i of a matrix in its buffer, at most 2 GiB, so that 32-bit numbers index its
+ * elements (offsets in bytes, multiples of 256; `rows` rows; row r of the part is row row0 + r of
+ * the matrix):
  *
  *   F32 F16 BF16  q: rows as in the file, contiguous [rows][cols]; h, d unused
  *   Q8_0          q: int8 [rows][cols]             d: half [rows][cols / 32]
@@ -137,11 +139,18 @@ void kvcl_cl_mat_free(kvcl_dev *dev, kvcl_mat *mat);
 /* In cl_matmul.c. */
 size_t kvcl_cl_matmul_scratch_bytes(const kvcl_dev *dev, uint32_t n, const kvcl_mat *w);
 
+/* ---- device (cl_dev.c) ----------------------------------------------------------------------- */
+
+/* Keeps an error that an already enqueued command gave until queue_wait, and returns it. */
+kvcl_status kvcl_cl_stick(kvcl_queue *q, cl_int err, const char *doing);
+
 /* ---- CLBlast (cl_clblast.c) ------------------------------------------------------------------ */
 
 /* True when CLBlast is there and its SGEMM gave the canonical bits on this device.  The first call
  * on a device runs that test (about a second, kernels are compiled).  Never true on a CPU. */
 bool kvcl_cl_sgemm_ready(kvcl_queue *q);
+
+void kvcl_cl_blas_free(kvcl_cl_dev *d);
 
 /* c[i][j] = sum_k a[i][k] * b[j][k], i < m, j < n: f32, k contiguous in both; offsets and leading
  * dimensions in elements.  A sum may come out as -0: the caller makes it +0.  Only where

@@ -50,6 +50,9 @@ void *kvcl_os_cache_read(kvcl_ctx *ctx, const char *path, size_t max_bytes, size
 bool kvcl_os_cache_write(const char *path, const void *const *parts, const size_t *bytes,
                          size_t n_parts);
 void kvcl_os_cache_remove(const char *path);
+/* Removes files of that folder whose names end in `suffix`, oldest first, until the rest holds at
+ * most max_bytes. */
+void kvcl_os_cache_trim(const char *dir, const char *suffix, uint64_t max_bytes);
 
 uint64_t kvcl_os_now_ns(void); /* monotonic */
 uint32_t kvcl_os_n_cpus(void); /* that this process may use */
