@@ -145,7 +145,7 @@ kvcl_status kvcl_app_model_path(kvcl_app *app, const kvcl_model_opts *o, char *o
 {
     /* from the program's folder: a build folder in the source tree, an installation */
     static const char *const places[] = {"../models/ref", "../../models/ref", "models/ref",
-                                         "../share/kvcl/models"};
+                                         "../share/kvcl/ref"};
     if (o->model) {
         int n = snprintf(out, cap, "%s", o->model);
         KVCL_CHECK(app->ctx, n > 0 && (size_t)n < cap, KVCL_E_ARG,
