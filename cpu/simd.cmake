@@ -1,0 +1,20 @@
+# The SIMD sources: one text, compiled once per instruction set of this architecture.
+set(KVCL_SIMD
+    cpu/simd_override.c cpu/simd_rows.c cpu/simd_dot.c cpu/simd_matvec.c
+    cpu/simd_matmul.c)
+
+function(kvcl_simd_path name)
+  add_library(kvcl_simd_${name} OBJECT ${KVCL_SIMD})
+  set_target_properties(kvcl_simd_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  target_include_directories(kvcl_simd_${name} PRIVATE engine cl cpu)
+  target_compile_options(kvcl_simd_${name} PRIVATE -O3 ${ARGN})
+  target_sources(kvcl_static PRIVATE $<TARGET_OBJECTS:kvcl_simd_${name}>)
+endfunction()
+
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+  kvcl_simd_path(avx2 -mavx2 -mfma -mf16c)
+  kvcl_simd_path(avx512 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
+                 -mprefer-vector-width=512)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
+  kvcl_simd_path(neon)
+endif()

@@ -1,0 +1,279 @@
+/* simd_avx2.h - the vector layer of simd.h on AVX2, FMA and F16C. */
+#ifndef KVCL_CPU_SIMD_AVX2_H
+#define KVCL_CPU_SIMD_AVX2_H
+
+#include <immintrin.h>
+
+#define KVCL_SIMD_FN(name) kvcl_avx2_##name
+#define V16_REGS 2 /* machine registers in a v16 */
+
+typedef struct v16 {
+    __m256 a, b;
+} v16;
+typedef struct c64 {
+    __m256i a, b;
+} c64;
+typedef __m256 s8;
+
+#define V16_MAP2(f, x, y) ((v16){f((x).a, (y).a), f((x).b, (y).b)})
+
+KVCL_INLINE v16 v16_set(float x) { return (v16){_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+KVCL_INLINE v16 v16_add(v16 a, v16 b) { return V16_MAP2(_mm256_add_ps, a, b); }
+KVCL_INLINE v16 v16_sub(v16 a, v16 b) { return V16_MAP2(_mm256_sub_ps, a, b); }
+KVCL_INLINE v16 v16_mul(v16 a, v16 b) { return V16_MAP2(_mm256_mul_ps, a, b); }
+KVCL_INLINE v16 v16_max(v16 a, v16 b) { return V16_MAP2(_mm256_max_ps, a, b); }
+
+KVCL_INLINE v16 v16_load(const void *p)
+{
+    const float *f = p;
+    return (v16){_mm256_loadu_ps(f), _mm256_loadu_ps(f + 8)};
+}
+
+KVCL_INLINE void v16_store(float *p, v16 a)
+{
+    _mm256_storeu_ps(p, a.a);
+    _mm256_storeu_ps(p + 8, a.b);
+}
+
+/* a * b + c */
+KVCL_INLINE v16 v16_fma(v16 a, v16 b, v16 c)
+{
+    return (v16){_mm256_fmadd_ps(a.a, b.a, c.a), _mm256_fmadd_ps(a.b, b.b, c.b)};
+}
+
+KVCL_INLINE v16 v16_load_f16(const void *p)
+{
+    const __m128i *h = p;
+    return (v16){_mm256_cvtph_ps(_mm_loadu_si128(h)), _mm256_cvtph_ps(_mm_loadu_si128(h + 1))};
+}
+
+KVCL_INLINE v16 v16_load_bf16(const void *p)
+{
+    const __m128i *h = p;
+    __m256i a = _mm256_cvtepu16_epi32(_mm_loadu_si128(h));
+    __m256i b = _mm256_cvtepu16_epi32(_mm_loadu_si128(h + 1));
+    return (v16){_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)),
+                 _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
+}
+
+KVCL_INLINE v16 v16_load_i8(const int8_t *p)
+{
+    __m128i q = _mm_loadu_si128((const __m128i *)p);
+    return (v16){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)),
+                 _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(q, 8)))};
+}
+
+KVCL_INLINE v16 v16_abs(v16 a)
+{
+    __m256 sign = _mm256_set1_ps(-0.0f);
+    return (v16){_mm256_andnot_ps(sign, a.a), _mm256_andnot_ps(sign, a.b)};
+}
+
+KVCL_INLINE __m256 v16_half_plus_zero(__m256 a)
+{
+    __m256i u = _mm256_castps_si256(a), sign = _mm256_set1_epi32((int)0x80000000u);
+    return _mm256_castsi256_ps(_mm256_andnot_si256(_mm256_cmpeq_epi32(u, sign), u));
+}
+
+/* -0 becomes +0 */
+KVCL_INLINE v16 v16_plus_zero(v16 a)
+{
+    return (v16){v16_half_plus_zero(a.a), v16_half_plus_zero(a.b)};
+}
+
+/* x < y ? a : b */
+KVCL_INLINE v16 v16_select_lt(v16 x, v16 y, v16 a, v16 b)
+{
+    return (v16){_mm256_blendv_ps(b.a, a.a, _mm256_cmp_ps(x.a, y.a, _CMP_LT_OQ)),
+                 _mm256_blendv_ps(b.b, a.b, _mm256_cmp_ps(x.b, y.b, _CMP_LT_OQ))};
+}
+
+KVCL_INLINE __m256 v16_half_scale2(__m256 p, __m256 t)
+{
+    __m256i n = _mm256_sub_epi32(_mm256_castps_si256(t), _mm256_set1_epi32(KVCL_ROUND_BITS));
+    __m256i u = _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(n, 23));
+    return _mm256_castsi256_ps(u);
+}
+
+/* p * 2^(integer that t, a sum with KVCL_ROUND, holds in its low bits) */
+KVCL_INLINE v16 v16_scale2(v16 p, v16 t)
+{
+    return (v16){v16_half_scale2(p.a, t.a), v16_half_scale2(p.b, t.b)};
+}
+
+/* Halving tree of eight lanes. */
+KVCL_INLINE float v16_tree8(__m256 h)
+{
+    __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+
+/* Halving tree of the lanes: steps 8, 4, 2, 1. */
+KVCL_INLINE float v16_tree(v16 a) { return v16_tree8(_mm256_add_ps(a.a, a.b)); }
+
+KVCL_INLINE float v16_max_lane(v16 a)
+{
+    __m256 h = _mm256_max_ps(a.a, a.b);
+    __m128 q = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    q = _mm_max_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
+}
+
+/* The low bytes of the integers that fma(x, inv, KVCL_ROUND) holds. */
+KVCL_INLINE void v16_store_codes(int8_t *p, v16 t)
+{
+    __m256i pick = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0,
+                                    4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+    __m256i a = _mm256_shuffle_epi8(_mm256_castps_si256(t.a), pick);
+    __m256i b = _mm256_shuffle_epi8(_mm256_castps_si256(t.b), pick);
+    __m128i a4 = _mm_unpacklo_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    __m128i b4 = _mm_unpacklo_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
+    _mm_storeu_si128((__m128i *)p, _mm_unpacklo_epi64(a4, b4));
+}
+
+KVCL_INLINE void v16_transpose8(__m256 r[8])
+{
+    __m256 t[8], u[8];
+    KVCL_UNROLL
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    KVCL_UNROLL
+    for (int i = 0; i < 8; i += 4) {
+        u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+        u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    KVCL_UNROLL
+    for (int i = 0; i < 4; i++) {
+        r[i] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
+        r[i + 4] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
+    }
+}
+
+/* Sixteen rows of sixteen, turned, as four squares of eight. */
+KVCL_INLINE void v16_transpose(v16 r[16])
+{
+    __m256 q[4][8];
+    KVCL_UNROLL
+    for (int i = 0; i < 8; i++) {
+        q[0][i] = r[i].a;
+        q[1][i] = r[i].b;
+        q[2][i] = r[i + 8].a;
+        q[3][i] = r[i + 8].b;
+    }
+    KVCL_UNROLL
+    for (int i = 0; i < 4; i++)
+        v16_transpose8(q[i]);
+    KVCL_UNROLL
+    for (int i = 0; i < 8; i++) {
+        r[i] = (v16){q[0][i], q[2][i]};
+        r[i + 8] = (v16){q[1][i], q[3][i]};
+    }
+}
+
+/* ---- quantised blocks: signed codes; their sums start from nothing. ---- */
+
+KVCL_INLINE void c64_store_starts(int32_t *p, const int8_t *codes)
+{
+    KVCL_UNUSED(p), KVCL_UNUSED(codes);
+}
+
+KVCL_INLINE c64 c64_load(const int8_t *p)
+{
+    const __m256i *q = (const void *)p;
+    return (c64){_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1)};
+}
+
+KVCL_INLINE c64 c64_start(kvcl_type type, const int32_t *p)
+{
+    KVCL_UNUSED(type), KVCL_UNUSED(p);
+    return (c64){_mm256_setzero_si256(), _mm256_setzero_si256()};
+}
+
+/* b0, b1: two blocks */
+KVCL_INLINE c64 c64_q8_0(const unsigned char *b0, const unsigned char *b1)
+{
+    return (c64){_mm256_loadu_si256((const void *)(b0 + 2)),
+                 _mm256_loadu_si256((const void *)(b1 + 2))};
+}
+
+/* The nibbles of 16 bytes: low halves, then high halves. */
+KVCL_INLINE __m256i c64_nibbles(const unsigned char *p)
+{
+    __m128i q = _mm_loadu_si128((const void *)p);
+    __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(q), _mm_srli_epi16(q, 4), 1);
+    return _mm256_and_si256(both, _mm256_set1_epi8(15));
+}
+
+KVCL_INLINE c64 c64_q4_0(const unsigned char *b0, const unsigned char *b1)
+{
+    __m256i eight = _mm256_set1_epi8(8);
+    return (c64){_mm256_sub_epi8(c64_nibbles(b0 + 2), eight),
+                 _mm256_sub_epi8(c64_nibbles(b1 + 2), eight)};
+}
+
+KVCL_INLINE __m256i c64_half_q5_0(const unsigned char *b)
+{
+    int bits;
+    memcpy(&bits, b + 2, sizeof bits);
+    /* byte e gets the byte of qh that holds bit e, then that bit alone */
+    __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2,
+                                      2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
+    __m256i mask = _mm256_set1_epi64x((long long)0x8040201008040201u);
+    __m256i h = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(bits), spread), mask);
+    __m256i clear = _mm256_cmpeq_epi8(h, _mm256_setzero_si256());
+    /* n - 16: the set bit adds 16 */
+    return _mm256_sub_epi8(c64_nibbles(b + 6), _mm256_and_si256(clear, _mm256_set1_epi8(16)));
+}
+
+KVCL_INLINE c64 c64_q5_0(const unsigned char *b0, const unsigned char *b1)
+{
+    return (c64){c64_half_q5_0(b0), c64_half_q5_0(b1)};
+}
+
+/* |w| times x with w's sign: 2 * 128 * 127 fits the 16-bit pairs, so nothing saturates. */
+KVCL_INLINE __m256 v16_half_dot4(__m256i w, __m256i x)
+{
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+    return _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+/* The sums of each four products, as floats. */
+KVCL_INLINE v16 v16_dot4(c64 w, c64 x, c64 start)
+{
+    KVCL_UNUSED(start);
+    return (v16){v16_half_dot4(w.a, x.a), v16_half_dot4(w.b, x.b)};
+}
+
+KVCL_INLINE int s8_bits(const unsigned char *p)
+{
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    return h;
+}
+
+/* The scales of eight blocks `bytes` apart, times dx. */
+KVCL_INLINE s8 s8_load(const unsigned char *p, size_t bytes, const float *dx)
+{
+    __m128i a = _mm_cvtsi32_si128(s8_bits(p)), b = _mm_cvtsi32_si128(s8_bits(p + 4 * bytes));
+    a = _mm_insert_epi16(a, s8_bits(p + bytes), 1);
+    b = _mm_insert_epi16(b, s8_bits(p + 5 * bytes), 1);
+    a = _mm_insert_epi16(a, s8_bits(p + 2 * bytes), 2);
+    b = _mm_insert_epi16(b, s8_bits(p + 6 * bytes), 2);
+    a = _mm_insert_epi16(a, s8_bits(p + 3 * bytes), 3);
+    b = _mm_insert_epi16(b, s8_bits(p + 7 * bytes), 3);
+    return _mm256_mul_ps(_mm256_cvtph_ps(_mm_unpacklo_epi64(a, b)), _mm256_loadu_ps(dx));
+}
+
+/* Scale 2 j in the lanes of the lower eight, 2 j + 1 in the upper eight. */
+KVCL_INLINE v16 s8_pair(s8 s, int j)
+{
+    return (v16){_mm256_permutevar8x32_ps(s, _mm256_set1_epi32(2 * j)),
+                 _mm256_permutevar8x32_ps(s, _mm256_set1_epi32(2 * j + 1))};
+}
+
+#endif

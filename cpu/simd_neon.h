@@ -1,0 +1,260 @@
+/* simd_neon.h - the vector layer of simd.h on AArch64's NEON. */
+#ifndef KVCL_CPU_SIMD_NEON_H
+#define KVCL_CPU_SIMD_NEON_H
+
+#include <arm_neon.h>
+
+#if defined(__ARM_FEATURE_DOTPROD)
+#define KVCL_SIMD_FN(name) kvcl_neondot_##name
+#else
+#define KVCL_SIMD_FN(name) kvcl_neon_##name
+#endif
+#define V16_REGS 4 /* machine registers in a v16 */
+
+typedef float32x4x4_t v16;
+typedef int8x16x4_t c64;
+typedef float32x4x2_t s8;
+
+#define V16_EACH(out, expr)                                    \
+    v16 out;                                                   \
+    KVCL_UNROLL for (int i = 0; i < 4; i++) out.val[i] = expr; \
+    return out
+
+KVCL_INLINE v16 v16_set(float x) { V16_EACH(o, vdupq_n_f32(x)); }
+KVCL_INLINE v16 v16_add(v16 a, v16 b) { V16_EACH(o, vaddq_f32(a.val[i], b.val[i])); }
+KVCL_INLINE v16 v16_sub(v16 a, v16 b) { V16_EACH(o, vsubq_f32(a.val[i], b.val[i])); }
+KVCL_INLINE v16 v16_mul(v16 a, v16 b) { V16_EACH(o, vmulq_f32(a.val[i], b.val[i])); }
+KVCL_INLINE v16 v16_max(v16 a, v16 b) { V16_EACH(o, vmaxq_f32(a.val[i], b.val[i])); }
+KVCL_INLINE v16 v16_abs(v16 a) { V16_EACH(o, vabsq_f32(a.val[i])); }
+/* a * b + c */
+KVCL_INLINE v16 v16_fma(v16 a, v16 b, v16 c)
+{
+    V16_EACH(o, vfmaq_f32(c.val[i], a.val[i], b.val[i]));
+}
+
+/* Loads go through bytes: the pointers need no alignment. */
+KVCL_INLINE uint8x16_t v16_bytes(const void *p, int i)
+{
+    return vld1q_u8((const uint8_t *)p + 16 * i);
+}
+
+KVCL_INLINE v16 v16_load(const void *p) { V16_EACH(o, vreinterpretq_f32_u8(v16_bytes(p, i))); }
+
+KVCL_INLINE void v16_store(float *p, v16 a)
+{
+    KVCL_UNROLL
+    for (int i = 0; i < 4; i++)
+        vst1q_f32(p + 4 * i, a.val[i]);
+}
+
+KVCL_INLINE v16 v16_load_f16(const void *p)
+{
+    float16x8_t a = vreinterpretq_f16_u8(v16_bytes(p, 0));
+    float16x8_t b = vreinterpretq_f16_u8(v16_bytes(p, 1));
+    return (v16){{vcvt_f32_f16(vget_low_f16(a)), vcvt_high_f32_f16(a),
+                  vcvt_f32_f16(vget_low_f16(b)), vcvt_high_f32_f16(b)}};
+}
+
+KVCL_INLINE v16 v16_load_bf16(const void *p)
+{
+    uint16x8_t a = vreinterpretq_u16_u8(v16_bytes(p, 0)), b = vreinterpretq_u16_u8(v16_bytes(p, 1));
+    return (v16){{vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(a), 16)),
+                  vreinterpretq_f32_u32(vshll_high_n_u16(a, 16)),
+                  vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(b), 16)),
+                  vreinterpretq_f32_u32(vshll_high_n_u16(b, 16))}};
+}
+
+KVCL_INLINE v16 v16_load_i8(const int8_t *p)
+{
+    int8x16_t q = vld1q_s8(p);
+    int16x8_t a = vmovl_s8(vget_low_s8(q)), b = vmovl_high_s8(q);
+    return (v16){{vcvtq_f32_s32(vmovl_s16(vget_low_s16(a))), vcvtq_f32_s32(vmovl_high_s16(a)),
+                  vcvtq_f32_s32(vmovl_s16(vget_low_s16(b))), vcvtq_f32_s32(vmovl_high_s16(b))}};
+}
+
+KVCL_INLINE float32x4_t v16_quarter_plus_zero(float32x4_t a)
+{
+    uint32x4_t u = vreinterpretq_u32_f32(a), zero = vceqq_u32(u, vdupq_n_u32(0x80000000u));
+    return vreinterpretq_f32_u32(vbicq_u32(u, zero));
+}
+
+/* -0 becomes +0 */
+KVCL_INLINE v16 v16_plus_zero(v16 a) { V16_EACH(o, v16_quarter_plus_zero(a.val[i])); }
+
+/* x < y ? a : b */
+KVCL_INLINE v16 v16_select_lt(v16 x, v16 y, v16 a, v16 b)
+{
+    V16_EACH(o, vbslq_f32(vcltq_f32(x.val[i], y.val[i]), a.val[i], b.val[i]));
+}
+
+KVCL_INLINE float32x4_t v16_quarter_scale2(float32x4_t p, float32x4_t t)
+{
+    int32x4_t n = vsubq_s32(vreinterpretq_s32_f32(t), vdupq_n_s32(KVCL_ROUND_BITS));
+    return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p), vshlq_n_s32(n, 23)));
+}
+
+/* p * 2^(integer that t, a sum with KVCL_ROUND, holds in its low bits) */
+KVCL_INLINE v16 v16_scale2(v16 p, v16 t) { V16_EACH(o, v16_quarter_scale2(p.val[i], t.val[i])); }
+
+/* Halving tree of the lanes: steps 8, 4, 2, 1. */
+KVCL_INLINE float v16_tree(v16 a)
+{
+    float32x4_t q = vaddq_f32(vaddq_f32(a.val[0], a.val[2]), vaddq_f32(a.val[1], a.val[3]));
+    float32x2_t d = vadd_f32(vget_low_f32(q), vget_high_f32(q));
+    return vget_lane_f32(d, 0) + vget_lane_f32(d, 1);
+}
+
+KVCL_INLINE float v16_max_lane(v16 a)
+{
+    return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.val[0], a.val[1]), vmaxq_f32(a.val[2], a.val[3])));
+}
+
+/* The low bytes of the integers that fma(x, inv, KVCL_ROUND) holds. */
+KVCL_INLINE void v16_store_codes(int8_t *p, v16 t)
+{
+    int8x16x4_t bytes;
+    KVCL_UNROLL
+    for (int i = 0; i < 4; i++)
+        bytes.val[i] = vreinterpretq_s8_f32(t.val[i]);
+    int8x16_t even = vuzp1q_s8(bytes.val[0], bytes.val[1]);
+    int8x16_t odd = vuzp1q_s8(bytes.val[2], bytes.val[3]);
+    vst1q_s8(p, vuzp1q_s8(even, odd));
+}
+
+KVCL_INLINE void v16_transpose4(float32x4_t r[4])
+{
+    float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(r[0], r[1]));
+    float64x2_t b = vreinterpretq_f64_f32(vtrn2q_f32(r[0], r[1]));
+    float64x2_t c = vreinterpretq_f64_f32(vtrn1q_f32(r[2], r[3]));
+    float64x2_t d = vreinterpretq_f64_f32(vtrn2q_f32(r[2], r[3]));
+    r[0] = vreinterpretq_f32_f64(vtrn1q_f64(a, c));
+    r[1] = vreinterpretq_f32_f64(vtrn1q_f64(b, d));
+    r[2] = vreinterpretq_f32_f64(vtrn2q_f64(a, c));
+    r[3] = vreinterpretq_f32_f64(vtrn2q_f64(b, d));
+}
+
+/* Sixteen rows of sixteen, turned, as squares of four. */
+KVCL_INLINE void v16_transpose(v16 r[16])
+{
+    v16 o[16];
+    KVCL_UNROLL
+    for (int i = 0; i < 4; i++) {
+        KVCL_UNROLL
+        for (int j = 0; j < 4; j++) {
+            float32x4_t q[4] = {r[4 * i].val[j], r[4 * i + 1].val[j], r[4 * i + 2].val[j],
+                                r[4 * i + 3].val[j]};
+            v16_transpose4(q);
+            KVCL_UNROLL
+            for (int k = 0; k < 4; k++)
+                o[4 * j + k].val[i] = q[k];
+        }
+    }
+    KVCL_UNROLL
+    for (int i = 0; i < 16; i++)
+        r[i] = o[i];
+}
+
+/* ---- quantised blocks: signed codes; their sums start from nothing. ---- */
+
+KVCL_INLINE void c64_store_starts(int32_t *p, const int8_t *codes)
+{
+    KVCL_UNUSED(p), KVCL_UNUSED(codes);
+}
+
+KVCL_INLINE c64 c64_load(const int8_t *p)
+{
+    return (c64){{vld1q_s8(p), vld1q_s8(p + 16), vld1q_s8(p + 32), vld1q_s8(p + 48)}};
+}
+
+KVCL_INLINE int8x16_t c64_bytes(const unsigned char *p) { return vreinterpretq_s8_u8(vld1q_u8(p)); }
+
+KVCL_INLINE c64 c64_start(kvcl_type type, const int32_t *p)
+{
+    KVCL_UNUSED(type), KVCL_UNUSED(p);
+    return (c64){{vdupq_n_s8(0), vdupq_n_s8(0), vdupq_n_s8(0), vdupq_n_s8(0)}};
+}
+
+/* b0, b1: two blocks */
+KVCL_INLINE c64 c64_q8_0(const unsigned char *b0, const unsigned char *b1)
+{
+    return (c64){{c64_bytes(b0 + 2), c64_bytes(b0 + 18), c64_bytes(b1 + 2), c64_bytes(b1 + 18)}};
+}
+
+KVCL_INLINE int8x16_t c64_low(const unsigned char *p)
+{
+    return vreinterpretq_s8_u8(vandq_u8(vld1q_u8(p), vdupq_n_u8(15)));
+}
+
+KVCL_INLINE int8x16_t c64_high(const unsigned char *p)
+{
+    return vreinterpretq_s8_u8(vshrq_n_u8(vld1q_u8(p), 4));
+}
+
+KVCL_INLINE c64 c64_q4_0(const unsigned char *b0, const unsigned char *b1)
+{
+    int8x16_t eight = vdupq_n_s8(8);
+    return (c64){{vsubq_s8(c64_low(b0 + 2), eight), vsubq_s8(c64_high(b0 + 2), eight),
+                  vsubq_s8(c64_low(b1 + 2), eight), vsubq_s8(c64_high(b1 + 2), eight)}};
+}
+
+/* n - 16, where the set bit of qh adds 16; `bits` are two bytes of qh. */
+KVCL_INLINE int8x16_t c64_fifth(int8x16_t nibbles, const unsigned char *bits)
+{
+    uint8x16_t spread = vcombine_u8(vdup_n_u8(bits[0]), vdup_n_u8(bits[1]));
+    uint8x16_t mask = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201u));
+    uint8x16_t sub = vbicq_u8(vdupq_n_u8(16), vtstq_u8(spread, mask));
+    return vsubq_s8(nibbles, vreinterpretq_s8_u8(sub));
+}
+
+KVCL_INLINE c64 c64_q5_0(const unsigned char *b0, const unsigned char *b1)
+{
+    return (c64){{c64_fifth(c64_low(b0 + 6), b0 + 2), c64_fifth(c64_high(b0 + 6), b0 + 4),
+                  c64_fifth(c64_low(b1 + 6), b1 + 2), c64_fifth(c64_high(b1 + 6), b1 + 4)}};
+}
+
+KVCL_INLINE float32x4_t v16_quarter_dot4(int8x16_t w, int8x16_t x)
+{
+#if defined(__ARM_FEATURE_DOTPROD)
+    return vcvtq_f32_s32(vdotq_s32(vdupq_n_s32(0), w, x));
+#else
+    int16x8_t a = vmull_s8(vget_low_s8(w), vget_low_s8(x)), b = vmull_high_s8(w, x);
+    return vcvtq_f32_s32(vpaddq_s32(vpaddlq_s16(a), vpaddlq_s16(b)));
+#endif
+}
+
+/* The sums of each four products, as floats. */
+KVCL_INLINE v16 v16_dot4(c64 w, c64 x, c64 start)
+{
+    KVCL_UNUSED(start);
+    V16_EACH(o, v16_quarter_dot4(w.val[i], x.val[i]));
+}
+
+KVCL_INLINE uint16_t s8_bits(const unsigned char *p)
+{
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    return h;
+}
+
+/* The scales of eight blocks `bytes` apart, times dx. */
+KVCL_INLINE s8 s8_load(const unsigned char *p, size_t bytes, const float *dx)
+{
+    uint16_t h[8];
+    KVCL_UNROLL
+    for (size_t i = 0; i < 8; i++)
+        h[i] = s8_bits(p + i * bytes);
+    float16x8_t d = vreinterpretq_f16_u16(vld1q_u16(h));
+    return (s8){{vmulq_f32(vcvt_f32_f16(vget_low_f16(d)), vld1q_f32(dx)),
+                 vmulq_f32(vcvt_high_f32_f16(d), vld1q_f32(dx + 4))}};
+}
+
+/* Scale 2 j in the lanes of the lower eight, 2 j + 1 in the upper eight. */
+KVCL_INLINE v16 s8_pair(s8 s, int j)
+{
+    float32x4_t d = s.val[j / 2];
+    float32x4_t a = j % 2 ? vdupq_laneq_f32(d, 2) : vdupq_laneq_f32(d, 0);
+    float32x4_t b = j % 2 ? vdupq_laneq_f32(d, 3) : vdupq_laneq_f32(d, 1);
+    return (v16){{a, a, b, b}};
+}
+
+#endif

@@ -1,0 +1,9 @@
+/* simd_override.c - the ops that this instruction set does faster than the scalar twins. */
+#include "simd.h"
+
+void KVCL_SIMD_FN(override)(kvcl_cpu_op ops[KVCL_N_OPS])
+{
+    ops[KVCL_OP_ID_norm] = (kvcl_cpu_op){KVCL_SIMD_FN(norm), 1};
+    ops[KVCL_OP_ID_matvec] = (kvcl_cpu_op){KVCL_SIMD_FN(matvec), 1};
+    ops[KVCL_OP_ID_matmul] = (kvcl_cpu_op){KVCL_SIMD_FN(matmul), 2};
+}
