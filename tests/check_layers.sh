@@ -8,6 +8,10 @@ set -eu
 cd "$(dirname "$0")/.."
 
 files=$(git ls-files -co --exclude-standard -- '*.c' '*.h' '*.cl' '*.def')
+[ -n "$files" ] || {
+    echo "check_layers: git lists no files here"
+    exit 1
+}
 # shellcheck disable=SC2086
 awk '
     function layer(path,  base, folder) {

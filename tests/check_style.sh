@@ -14,6 +14,10 @@ code=$(list '*.c' '*.h' '*.cl' '*.def')
 scripts=$(list '*.sh' '*.py' '*.cmake' 'CMakeLists.txt' '*/CMakeLists.txt' dev .ci/run \
     ':!models/ref/trainer')
 text=$(list '*.md' .clang-tidy .clang-format .gitignore LICENSE)
+[ -n "$code" ] || {
+    echo "check_style: git lists no files here"
+    exit 1
+}
 report=$(mktemp)
 trap 'rm -f "$report"' EXIT
 
