@@ -2,15 +2,16 @@
 #   cmake -DOUT=embedded.c "-DFILES=a.cl|b.cl" -P embed.cmake
 # Byte arrays, because compilers limit the length of string literals.
 string(REPLACE "|" ";" files "${FILES}")
-set(text "/* made by cl/embed.cmake: the sources of the OpenCL programs */\n#include \"cl_program.h\"\n\n")
+set(text "/* made by cl/embed.cmake: the sources of the OpenCL programs */\n")
+string(APPEND text "#include \"cl_program.h\"\n\n")
 set(table "")
 foreach(file IN LISTS files)
     get_filename_component(name "${file}" NAME)
     string(MAKE_C_IDENTIFIER "${name}" id)
     file(READ "${file}" hex HEX)
     string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
-    string(REGEX REPLACE "(................................................................................)"
-                         "\\1\n    " bytes "${bytes}")
+    string(REPEAT "." 80 line)
+    string(REGEX REPLACE "(${line})" "\\1\n    " bytes "${bytes}")
     string(APPEND text "static const unsigned char src_${id}[] = {\n    ${bytes}\n};\n")
     string(APPEND table "    {\"${name}\", src_${id}, sizeof src_${id}},\n")
 endforeach()

@@ -37,7 +37,7 @@ LC_ALL=C awk '
                          say("function of " FNR - start + 1 " lines; split it below 60")
                      start = 0 }
     /^[ ]*#[ ]*if 0/ { say("#if 0: delete the code") }
-    /^ *\/\/ *[a-zA-Z_][a-zA-Z0-9_.>\[\]-]* *(=|\(|[-+*]=).*; *$/ { say("commented-out code: delete it") }
+    /^ *\/\/ *[a-zA-Z_][a-zA-Z0-9_.>\[\]-]* *(=|\(|[-+*]=).*; *$/ { say("commented-out code") }
     /(TO)DO|(FIX)ME/ { say("unfinished: do it or write an issue") }
     /[^a-z_]alloca *\(/ { say("alloca") }
     END { if (last && lines >= 500) printf "%s: %d lines; split it below 500\n", last, lines }
