@@ -1,0 +1,484 @@
+/* test_gguf.c - the GGUF reader and the shape checks: good files, and bad ones by name.  Every bad
+ * file must give the right status, a sentence that names the cause, and leave no memory behind. */
+#include "gguf_writer.h"
+#include "mem.h"
+#include "model_int.h"
+#include "test.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static char folder[256], path[512];
+static kvcl_ctx *ctx;
+
+static void setup(void)
+{
+    ck_assert_int_eq(kvcl_ctx_create(NULL, &ctx), KVCL_OK);
+    test_folder_make(folder, sizeof folder);
+    snprintf(path, sizeof path, "%s/model.gguf", folder);
+}
+
+static void teardown(void)
+{
+    test_folder_remove(folder);
+    ck_assert_uint_eq(kvcl_ctx_mem_stats(ctx).n_live, 0);
+    kvcl_ctx_free(ctx);
+}
+
+static void save(const gguf_writer *w) { test_write_file(path, w->data, w->n); }
+
+/* Opens the file at `path`, which must fail. */
+static void must_fail(const char *name, kvcl_status want, const char *sentence)
+{
+    kvcl_model *m = NULL;
+    kvcl_status st = kvcl_model_open(ctx, path, &m);
+    ck_assert_msg(st == want, "%s: status %d (%s), want %d", name, st, kvcl_last_error(ctx), want);
+    const char *said = kvcl_last_error(ctx);
+    ck_assert_msg(strstr(said, sentence) != NULL, "%s: '%s' lacks '%s'", name, said, sentence);
+    ck_assert_msg(strstr(said, "model.gguf") != NULL, "%s: '%s' lacks the path", name, said);
+    ck_assert_msg(strchr(said, '\n') == NULL, "%s: more than one line", name);
+    ck_assert_ptr_null(m);
+    ck_assert_msg(kvcl_ctx_mem_stats(ctx).n_live == 0, "%s: memory left", name);
+    ck_assert_msg(kvcl_ctx_mem_stats(ctx).bytes_peak < 1u << 20, "%s: much memory", name);
+}
+
+static kvcl_model *must_open(void)
+{
+    kvcl_model *m = NULL;
+    kvcl_status st = kvcl_model_open(ctx, path, &m);
+    ck_assert_msg(st == KVCL_OK, "%s", kvcl_last_error(ctx));
+    return m;
+}
+
+/* ---- good files ---------------------------------------------------------------------------- */
+
+START_TEST(tiny_opens)
+{
+    gguf_writer w;
+    gw_tiny_llama(&w);
+    gw_patch(&w, 4, 4, _i ? 2 : 3); /* versions 2 and 3 have one layout */
+    save(&w);
+    kvcl_model *m = must_open();
+    const kvcl_model_info *i = kvcl_model_get_info(m);
+    ck_assert_str_eq(i->arch, "llama");
+    ck_assert_str_eq(i->name, "tiny");
+    ck_assert_uint_eq(i->n_layers, 1);
+    ck_assert_uint_eq(i->n_embd, 32);
+    ck_assert_uint_eq(i->n_ff, 64);
+    ck_assert_uint_eq(i->n_heads, 2);
+    ck_assert_uint_eq(i->n_kv_heads, 1);
+    ck_assert_uint_eq(i->head_dim, 16);
+    ck_assert_uint_eq(i->n_vocab, GW_TINY_VOCAB);
+    ck_assert_uint_eq(i->n_ctx_train, 64);
+    ck_assert_uint_eq(i->n_params, 32u * (GW_TINY_VOCAB + 3 + 64 + 32 + 192));
+    ck_assert(i->add_bos && i->has_tokenizer && i->bos_id == 0 && i->eos_id == 0);
+    ck_assert(m->hp.tied_output && m->hp.n_rot == 16 && m->hp.attn_scale == 0.25f);
+    const kvcl_gguf_tensor *t = kvcl_gguf_tensor_find(&m->gguf, "blk.0.attn_v.weight");
+    ck_assert_ptr_nonnull(t);
+    ck_assert(t->type == KVCL_F16 && t->dims[0] == 32 && t->dims[1] == 16 && t->bytes == 1024);
+    ck_assert_ptr_eq(t->data, m->gguf.map.data + t->offset);
+    ck_assert_ptr_null(kvcl_gguf_tensor_find(&m->gguf, "blk.1.attn_v.weight"));
+    kvcl_model_close(m);
+    gw_free(&w);
+}
+END_TEST
+
+START_TEST(getters)
+{
+    static const kvcl_gguf_type ints[] = {KVCL_GGUF_U8,  KVCL_GGUF_I8,  KVCL_GGUF_U16,
+                                          KVCL_GGUF_I16, KVCL_GGUF_U32, KVCL_GGUF_I32,
+                                          KVCL_GGUF_U64, KVCL_GGUF_I64};
+    static const int32_t same[] = {7, 7, 7}, mixed[] = {7, 8, 7};
+    char key[32], text[16];
+    gguf_writer w;
+    gw_begin(&w, 3);
+    for (size_t i = 0; i < kvcl_array_len(ints); i++) {
+        snprintf(key, sizeof key, "int.%zu", i);
+        gw_scalar(&w, key, ints[i], 100);
+        snprintf(key, sizeof key, "neg.%zu", i);
+        gw_scalar(&w, key, ints[i], ~UINT64_C(0));
+    }
+    gw_scalar(&w, "real.64", KVCL_GGUF_F64, UINT64_C(0x3ff8000000000000));
+    gw_f32(&w, "real.nan", NAN);
+    gw_i32s(&w, "array.same", same, 3);
+    gw_i32s(&w, "array.mixed", mixed, 3);
+    gw_i32s(&w, "array.empty", mixed, 0);
+    gw_str(&w, "text", "a\nb");
+    gw_finish(&w);
+    save(&w);
+    kvcl_gguf g;
+    ck_assert_msg(kvcl_gguf_open(ctx, path, &g) == KVCL_OK, "%s", kvcl_last_error(ctx));
+    for (size_t i = 0; i < kvcl_array_len(ints); i++) {
+        uint32_t v = 0;
+        bool is_signed = i & 1;
+        snprintf(key, sizeof key, "int.%zu", i);
+        ck_assert_int_eq(kvcl_gguf_get_u32(&g, key, &v), KVCL_OK);
+        ck_assert_uint_eq(v, 100);
+        snprintf(key, sizeof key, "neg.%zu", i);
+        kvcl_gguf_format(kvcl_gguf_find(&g, key), text, sizeof text);
+        if (is_signed)
+            ck_assert_str_eq(text, "-1");
+        kvcl_status want = is_signed || ints[i] == KVCL_GGUF_U64 ? KVCL_E_FORMAT : KVCL_OK;
+        ck_assert_int_eq(kvcl_gguf_get_u32(&g, key, &v), want);
+    }
+    float f = 0;
+    uint32_t u = 5;
+    bool b;
+    kvcl_str s;
+    const kvcl_gguf_kv *kv;
+    ck_assert_int_eq(kvcl_gguf_get_f32(&g, "real.64", &f), KVCL_OK);
+    ck_assert(f == 1.5f);
+    ck_assert_int_eq(kvcl_gguf_get_f32(&g, "real.nan", &f), KVCL_E_FORMAT);
+    ck_assert_int_eq(kvcl_gguf_get_f32(&g, "int.0", &f), KVCL_E_FORMAT);
+    ck_assert_int_eq(kvcl_gguf_get_u32(&g, "absent", &u), KVCL_OK);
+    ck_assert_uint_eq(u, 5);
+    ck_assert_int_eq(kvcl_gguf_get_u32(&g, "array.same", &u), KVCL_E_FORMAT);
+    ck_assert_int_eq(kvcl_gguf_get_u32_uniform(&g, "array.same", &u), KVCL_OK);
+    ck_assert_uint_eq(u, 7);
+    ck_assert_int_eq(kvcl_gguf_get_u32_uniform(&g, "array.mixed", &u), KVCL_E_UNSUPPORTED);
+    ck_assert_int_eq(kvcl_gguf_get_u32_uniform(&g, "array.empty", &u), KVCL_E_FORMAT);
+    ck_assert_int_eq(kvcl_gguf_get_bool(&g, "int.0", &b), KVCL_E_FORMAT);
+    ck_assert_int_eq(kvcl_gguf_get_str(&g, "int.0", &s), KVCL_E_FORMAT);
+    ck_assert_int_eq(kvcl_gguf_get_array(&g, "array.same", KVCL_GGUF_F32, &kv), KVCL_E_FORMAT);
+    ck_assert_int_eq(kvcl_gguf_get_array(&g, "int.0", KVCL_GGUF_I32, &kv), KVCL_E_FORMAT);
+    ck_assert_int_eq(kvcl_gguf_require(&g, "absent"), KVCL_E_FORMAT);
+    ck_assert_ptr_nonnull(strstr(kvcl_last_error(ctx), "absent"));
+    kvcl_gguf_format(kvcl_gguf_find(&g, "text"), text, sizeof text);
+    ck_assert_str_eq(text, "a?b");
+    kvcl_gguf_format(kvcl_gguf_find(&g, "array.same"), text, sizeof text);
+    ck_assert_str_eq(text, "[3 x i32]");
+    kvcl_gguf_close(&g);
+    gw_free(&w);
+}
+END_TEST
+
+/* ---- bad files ----------------------------------------------------------------------------- */
+
+START_TEST(not_a_file)
+{
+    must_fail("missing", KVCL_E_IO, "No such file");
+    test_write_file(path, "", 0);
+    must_fail("empty", KVCL_E_FORMAT, "empty");
+    test_write_file(path, "PK\3\4 something else", 19);
+    must_fail("another format", KVCL_E_FORMAT, "not a GGUF file");
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert_int_eq(symlink("/", path), 0);
+    must_fail("a folder", KVCL_E_IO, "folder");
+    ck_assert_int_eq(kvcl_model_open(ctx, "", &(kvcl_model *){NULL}), KVCL_E_ARG);
+    ck_assert_int_eq(kvcl_model_open(ctx, NULL, &(kvcl_model *){NULL}), KVCL_E_ARG);
+}
+END_TEST
+
+/* A number in the tiny model's file overwritten: `bytes` bytes, `delta` behind the start of `find`
+ * (of the file when it is ""). */
+typedef struct patch_case {
+    const char *name, *find;
+    int delta, bytes;
+    uint64_t value;
+    kvcl_status status;
+    const char *sentence;
+} patch_case;
+
+#define U(x) UINT64_C(x)
+/* From the start of a key or tensor name to what follows it. */
+#define AFTER(text) (int)(sizeof(text) - 1)
+#define KEY(text) text, AFTER(text)
+#define IN_VALUE(text) text, AFTER(text) + 4 /* behind the value's type */
+#define IN_ARRAY(text) text, AFTER(text) + 8 /* behind type and element type: the count */
+#define DIMS(text) text, AFTER(text)
+#define DIM0(text) text, AFTER(text) + 4
+#define TYPE2(text) text, AFTER(text) + 20 /* of a matrix */
+#define OFFSET2(text) text, AFTER(text) + 24
+
+#define T_EMBD "token_embd.weight"
+#define T_K "blk.0.attn_k.weight"
+#define T_NORM "output_norm.weight"
+#define K_TOKENS "tokenizer.ggml.tokens"
+#define K_KINDS "tokenizer.ggml.token_type"
+#define K_ALIGN "general.alignment"
+
+static const patch_case patches[] = {
+    {"no magic", "", 0, 4, 0x12345678, KVCL_E_FORMAT, "not a GGUF file"},
+    {"version 0", "", 4, 4, 0, KVCL_E_VERSION, "version 0 is not supported"},
+    {"version 1", "", 4, 4, 1, KVCL_E_VERSION, "version 1 is not supported"},
+    {"version 4", "", 4, 4, 4, KVCL_E_VERSION, "version 4 is not supported"},
+    {"big-endian", "", 4, 4, 0x03000000, KVCL_E_VERSION, "big-endian"},
+    {"huge count of tensors", "", 8, 8, ~U(0), KVCL_E_FORMAT, "18446744073709551615 tensors"},
+    {"many tensors", "", 8, 8, 65000, KVCL_E_FORMAT, "65000 tensors"},
+    {"one tensor too many", "", 8, 8, 12, KVCL_E_FORMAT, ""},
+    {"huge count of keys", "", 16, 8, U(1) << 60, KVCL_E_FORMAT, "metadata keys"},
+    {"many keys", "", 16, 8, 65000, KVCL_E_FORMAT, "65000 metadata keys"},
+    {"one key too many", "", 16, 8, 24, KVCL_E_FORMAT, ""},
+    {"huge key length", "general.name", -8, 8, U(1) << 63, KVCL_E_FORMAT, "a metadata key claims"},
+    {"empty key", "test.twin_a", -8, 8, 0, KVCL_E_FORMAT, "not plain text"},
+    {"key with a control byte", "twin_b", 5, 1, 1, KVCL_E_FORMAT, "not plain text"},
+    {"same key twice", "twin_b", 5, 1, 'a', KVCL_E_FORMAT, "'test.twin_a' appears twice"},
+    {"unknown value type", KEY("general.name"), 4, 77, KVCL_E_FORMAT, "value type 77"},
+    {"negative value type", KEY("general.name"), 4, ~U(0), KVCL_E_FORMAT, "value type"},
+    {"huge string", IN_VALUE("general.name"), 8, U(1) << 40, KVCL_E_FORMAT, "claims a length of"},
+    {"string that wraps", IN_VALUE("general.name"), 8, ~U(0), KVCL_E_FORMAT, "claims a length of"},
+    {"string past the end", IN_VALUE("general.name"), 8, 1 << 20, KVCL_E_FORMAT, "ends inside"},
+    {"unknown element type", IN_VALUE(K_TOKENS), 4, 13, KVCL_E_FORMAT, "value type 13"},
+    {"array of arrays", IN_VALUE(K_TOKENS), 4, 9, KVCL_E_FORMAT, "array of arrays"},
+    {"huge array", IN_ARRAY(K_TOKENS), 8, U(1) << 61, KVCL_E_FORMAT, "claims an array of"},
+    {"array past the end", IN_ARRAY(K_TOKENS), 8, 60 << 20, KVCL_E_FORMAT, "ends inside"},
+    {"number array past the end", IN_ARRAY(K_KINDS), 8, 1 << 20, KVCL_E_FORMAT, "ends inside"},
+    {"truth value 7", IN_VALUE("ggml.add_bos_token"), 1, 7, KVCL_E_FORMAT, "truth value of 7"},
+    {"alignment 0", IN_VALUE(K_ALIGN), 4, 0, KVCL_E_FORMAT, "alignment is 0"},
+    {"alignment 48", IN_VALUE(K_ALIGN), 4, 48, KVCL_E_FORMAT, "alignment is 48"},
+    {"alignment 4", IN_VALUE(K_ALIGN), 4, 4, KVCL_E_FORMAT, "power of two from 8"},
+    {"huge alignment", IN_VALUE(K_ALIGN), 4, 1u << 31, KVCL_E_FORMAT, "power of two"},
+    {"alignment a real number", KEY(K_ALIGN), 4, 6, KVCL_E_FORMAT, "must be a u32"},
+    {"huge tensor name", T_EMBD, -8, 8, ~U(0), KVCL_E_FORMAT, "a tensor name claims"},
+    {"tensor name of 64", T_EMBD, -8, 8, 64, KVCL_E_FORMAT, "a tensor name claims"},
+    {"empty tensor name", T_EMBD, -8, 8, 0, KVCL_E_FORMAT, "not plain text"},
+    {"tensor name with NUL", T_EMBD, 3, 1, 0, KVCL_E_FORMAT, "not plain text"},
+    {"same tensor twice", T_K, 11, 1, 'q', KVCL_E_FORMAT, "'blk.0.attn_q.weight' appears twice"},
+    {"no dimensions", DIMS(T_EMBD), 4, 0, KVCL_E_FORMAT, "0 dimensions"},
+    {"five dimensions", DIMS(T_EMBD), 4, 5, KVCL_E_FORMAT, "5 dimensions"},
+    {"many dimensions", DIMS(T_EMBD), 4, ~U(0), KVCL_E_FORMAT, "dimensions"},
+    {"empty dimension", DIM0(T_EMBD), 8, 0, KVCL_E_FORMAT, "empty dimension"},
+    {"elements wrap", DIM0(T_EMBD), 8, U(1) << 62, KVCL_E_FORMAT, "more elements"},
+    {"bytes wrap", DIM0(T_NORM), 8, U(1) << 62, KVCL_E_FORMAT, "more bytes"},
+    {"dimension 2^42+32", DIM0(T_NORM), 8, (U(1) << 42) + 32, KVCL_E_FORMAT, ""},
+    {"unknown tensor type", TYPE2(T_K), 4, 99, KVCL_E_UNSUPPORTED, "type number 99"},
+    {"tensor type -1", TYPE2(T_K), 4, ~U(0), KVCL_E_UNSUPPORTED, "type number 4294967295"},
+    {"tensor type Q4_K", TYPE2(T_K), 4, 12, KVCL_E_UNSUPPORTED, "type Q4_K"},
+    {"tensor type IQ2_XXS", TYPE2(T_K), 4, 16, KVCL_E_UNSUPPORTED, "type IQ2_XXS"},
+    {"retired tensor type", TYPE2(T_K), 4, 4, KVCL_E_UNSUPPORTED, "type Q4_2"},
+    {"type of other size", TYPE2(T_K), 4, KVCL_F32, KVCL_E_FORMAT, "overlaps"},
+    {"tensor off the alignment", OFFSET2(T_K), 8, 20, KVCL_E_FORMAT, "not a multiple of the align"},
+    {"overlapping tensors", OFFSET2(T_K), 8, 0, KVCL_E_FORMAT, "overlaps tensor"},
+    {"gap between tensors", OFFSET2(T_EMBD), 8, 64, KVCL_E_FORMAT, "where 0 is due"},
+    {"offset beyond the file", OFFSET2(T_K), 8, U(1) << 40, KVCL_E_FORMAT, "beyond the end"},
+    {"offset that wraps", OFFSET2(T_K), 8, ~U(31), KVCL_E_FORMAT, "beyond the end"},
+    {"tensor past the end", DIM0("ffn_down.weight"), 8, 1 << 20, KVCL_E_FORMAT, "truncated"},
+
+    {"unknown architecture", "llama", 2, 1, 'e', KVCL_E_UNSUPPORTED, "'llema' is not supported"},
+    {"architecture a number", KEY("general.architecture"), 4, 10, KVCL_E_FORMAT, ""},
+    {"no architecture", "general.arch", 0, 1, 'x', KVCL_E_FORMAT,
+     "general.architecture is missing"},
+    {"no layers", IN_VALUE("block_count"), 4, 0, KVCL_E_FORMAT, "block_count is 0"},
+    {"huge layers", IN_VALUE("block_count"), 4, 1 << 30, KVCL_E_FORMAT, "block_count is 10737"},
+    {"a layer missing", IN_VALUE("block_count"), 4, 2, KVCL_E_FORMAT, "'blk.1.attn_q.weight' is"},
+    {"layers negative", KEY("block_count"), 8, (~U(0) << 32) | 5, KVCL_E_FORMAT, "negative"},
+    {"layers a real number", KEY("block_count"), 4, 6, KVCL_E_FORMAT, "must be an integer"},
+    {"layers not given", "block_count", 0, 1, 'x', KVCL_E_FORMAT, "block_count is missing"},
+    {"width of no blocks", IN_VALUE("embedding_length"), 4, 40, KVCL_E_UNSUPPORTED, "width is 40"},
+    {"width of others", IN_VALUE("embedding_length"), 4, 64, KVCL_E_UNSUPPORTED, "16 of 32"},
+    {"no context", IN_VALUE("context_length"), 4, 0, KVCL_E_FORMAT, "context_length is 0"},
+    {"feed-forward of others", IN_VALUE("forward_length"), 4, 96, KVCL_E_FORMAT, "ffn_down.weight"},
+    {"no heads", IN_VALUE("head_count"), 4, 0, KVCL_E_FORMAT, "head_count is 0"},
+    {"three key heads", IN_VALUE("head_count_kv"), 4, 3, KVCL_E_FORMAT, "2 heads do not divide"},
+    {"no key heads", IN_VALUE("head_count_kv"), 4, 0, KVCL_E_FORMAT, "0 key/value heads"},
+    {"key heads of others", IN_VALUE("head_count_kv"), 4, 2, KVCL_E_FORMAT, "attn_k.weight"},
+    {"partial RoPE", IN_VALUE("dimension_count"), 4, 8, KVCL_E_UNSUPPORTED, "RoPE over 8 of 16"},
+    {"RoPE base infinite", IN_VALUE("freq_base"), 4, 0x7f800000, KVCL_E_FORMAT, "not a finite"},
+    {"RoPE base 0", IN_VALUE("freq_base"), 4, 0, KVCL_E_FORMAT, "freq_base is 0"},
+    {"epsilon NaN", IN_VALUE("rms_epsilon"), 4, 0x7fc00000, KVCL_E_FORMAT, "not a finite"},
+    {"epsilon negative", IN_VALUE("rms_epsilon"), 4, 0xbf800000, KVCL_E_FORMAT, "epsilon is -1"},
+    {"tokens not strings", KEY("ggml.tokens"), 4, 4, KVCL_E_FORMAT, ""},
+    {"kinds not i32", IN_VALUE(K_KINDS), 4, 6, KVCL_E_FORMAT, "array of type f32"},
+    {"unknown kind of token", K_KINDS, AFTER(K_KINDS) + 16, 4, 9, KVCL_E_FORMAT, "unknown kind 9"},
+    {"merge of one piece", "\xc4\xa0t he", 3, 1, 'x', KVCL_E_FORMAT, "is not two pieces"},
+    {"no merges", "ggml.merges", 5, 1, 'x', KVCL_E_FORMAT, "merges is missing"},
+    {"no vocabulary", "ggml.tokens", 5, 1, 'x', KVCL_E_FORMAT, "tokens is missing"},
+    {"no embedding", T_EMBD, 0, 1, 'x', KVCL_E_FORMAT, "'token_embd.weight' is missing"},
+};
+
+START_TEST(patched)
+{
+    const patch_case *c = &patches[_i];
+    gguf_writer w;
+    gw_tiny_llama(&w);
+    size_t at = *c->find ? gw_find(&w, c->find) : 0;
+    at = c->delta < 0 ? at - (size_t)-c->delta : at + (size_t)c->delta;
+    gw_patch(&w, at, (size_t)c->bytes, c->value);
+    save(&w);
+    must_fail(c->name, c->status, c->sentence);
+    gw_free(&w);
+}
+END_TEST
+
+START_TEST(rows_of_no_whole_blocks)
+{
+    gguf_writer w;
+    gw_tiny_llama(&w);
+    size_t at = gw_find(&w, T_K) + AFTER(T_K);
+    gw_patch(&w, at + 4, 8, 33);
+    gw_patch(&w, at + 20, 4, KVCL_Q8_0);
+    save(&w);
+    must_fail("rows of 33", KVCL_E_FORMAT, "(Q8_0) has rows of 33 elements");
+    gw_free(&w);
+}
+END_TEST
+
+/* Cut before, at and behind the end of each part of the header, and at steps through the data. */
+START_TEST(truncated)
+{
+    gguf_writer w;
+    gw_tiny_llama(&w);
+    save(&w);
+    kvcl_model_close(must_open());
+    ck_assert_uint_gt(w.n_marks, 300);
+    for (size_t i = w.n_marks; i-- > 0;) {
+        for (int d = 1; d >= -1; d--) {
+            size_t cut = w.marks[i] + (size_t)d;
+            if (i > 0 && d < 0 && cut <= w.marks[i - 1] + 1)
+                continue; /* seen from the mark before */
+            ck_assert_int_eq(truncate(path, (off_t)cut), 0);
+            must_fail("truncated", KVCL_E_FORMAT, "");
+            test_write_file(path, w.data, cut);
+        }
+    }
+    for (size_t cut = w.n - 1; cut > w.n - 9000; cut -= 997) {
+        test_write_file(path, w.data, cut);
+        must_fail("truncated data", KVCL_E_FORMAT, "truncated");
+    }
+    gw_free(&w);
+}
+END_TEST
+
+/* What a damaged file may do: open, or fail with a sentence; never anything else.  If it opens, its
+ * tokenizer must still work. */
+static void try_file(size_t where)
+{
+    kvcl_model *m = NULL;
+    kvcl_status st = kvcl_model_open(ctx, path, &m);
+    if (st == KVCL_OK) {
+        static const char text[] = "the <tool> \xff weather";
+        int32_t *tokens;
+        size_t n;
+        if (kvcl_tokenize(m, text, sizeof text - 1, 0, &tokens, &n) == KVCL_OK) {
+            ck_assert_uint_le(n, sizeof text - 1);
+            for (size_t i = 0; i < n; i++)
+                ck_assert(tokens[i] >= 0 && tokens[i] < GW_TINY_VOCAB);
+            kvcl_tokens_free(m, tokens);
+        }
+    } else {
+        ck_assert_msg(kvcl_last_error(ctx)[0] != 0, "no sentence at %zu", where);
+    }
+    kvcl_model_close(m);
+    ck_assert_msg(kvcl_ctx_mem_stats(ctx).n_live == 0, "memory left at %zu", where);
+    ck_assert_msg(kvcl_ctx_mem_stats(ctx).bytes_peak < 4u << 20, "much memory at %zu", where);
+}
+
+/* Every byte of the header with one bit turned, with all bits turned, and set to 0xff. */
+START_TEST(damaged)
+{
+    gguf_writer w;
+    gw_tiny_llama(&w);
+    save(&w);
+    size_t n_header = w.marks[w.n_marks - 1];
+    FILE *f = fopen(path, "r+b");
+    ck_assert_ptr_nonnull(f);
+    setbuf(f, NULL);
+    for (size_t i = 0; i < n_header; i++) {
+        unsigned char was = w.data[i];
+        unsigned char tries[] = {(unsigned char)(was ^ 1u << (test_word(test_seed(), i) % 8)),
+                                 (unsigned char)~was, 0xff};
+        for (size_t k = 0; k <= sizeof tries; k++) {
+            ck_assert_int_eq(fseek(f, (long)i, SEEK_SET), 0);
+            ck_assert_int_ne(fputc(k < sizeof tries ? tries[k] : was, f), EOF);
+            if (k < sizeof tries)
+                try_file(i);
+        }
+    }
+    fclose(f);
+    gw_free(&w);
+}
+END_TEST
+
+/* ---- what is refused by meaning ------------------------------------------------------------ */
+
+/* The tiny model with one key more: a string if text is given, else a number. */
+static void variant(const char *key, kvcl_gguf_type type, uint64_t v, const char *text,
+                    kvcl_status want, const char *sentence)
+{
+    gguf_writer w;
+    gw_tiny_keys(&w);
+    if (text)
+        gw_str(&w, key, text);
+    else
+        gw_scalar(&w, key, type, v);
+    gw_tiny_tensors(&w);
+    save(&w);
+    if (want == KVCL_OK)
+        kvcl_model_close(must_open());
+    else
+        must_fail(key, want, sentence);
+    gw_free(&w);
+}
+
+START_TEST(variants)
+{
+    uint32_t half = 0x3f000000, four = 0x40800000;
+    variant("llama.expert_count", KVCL_GGUF_U32, 8, NULL, KVCL_E_UNSUPPORTED, "8 experts");
+    variant("split.count", KVCL_GGUF_U16, 3, NULL, KVCL_E_UNSUPPORTED, "split into 3 files");
+    variant("llama.rope.scaling.type", 0, 0, "yarn", KVCL_E_UNSUPPORTED, "'yarn'");
+    variant("llama.rope.scaling.factor", KVCL_GGUF_F32, four, NULL, KVCL_OK, "");
+    variant("llama.rope.scale_linear", KVCL_GGUF_F32, 0xbf800000, NULL, KVCL_E_FORMAT, "factor");
+    variant("llama.attention.scale", KVCL_GGUF_F32, half, NULL, KVCL_OK, "");
+    variant("llama.attention.value_length", KVCL_GGUF_U32, 8, NULL, KVCL_E_UNSUPPORTED,
+            "values of 8");
+    variant("llama.attention.key_length", KVCL_GGUF_U32, 15, NULL, KVCL_E_FORMAT, "of 15");
+    variant("llama.attention.key_length", KVCL_GGUF_U32, 1 << 20, NULL, KVCL_E_FORMAT,
+            "of 1048576");
+    variant("llama.vocab_size", KVCL_GGUF_U32, 5, NULL, KVCL_OK, "");
+}
+END_TEST
+
+/* Shared files of other kinds: each opens or says why not. */
+START_TEST(shared_files)
+{
+    static const struct {
+        const char *name;
+        kvcl_status status;
+        const char *sentence;
+    } files[] = {
+        {"golden/types/tiny-Q4_K.gguf", KVCL_E_UNSUPPORTED, "type Q4_K"},
+        {"golden/types/tiny-Q4_1.gguf", KVCL_E_UNSUPPORTED, "type Q4_1"},
+        {"golden/types/tiny-IQ4_NL.gguf", KVCL_E_UNSUPPORTED, "type IQ4_NL"},
+        {"golden/types/tiny-Q8_0.gguf", KVCL_OK, ""},
+        {"golden/arch/arch-qwen3.gguf", KVCL_E_UNSUPPORTED, "'qwen3'"},
+        {"golden/arch/arch-llama-linear.gguf", KVCL_OK, ""},
+        {"golden/arch/arch-llama3.gguf", KVCL_OK, ""},
+        {"golden/vocab/ggml-vocab-gpt-2.gguf", KVCL_OK, ""},
+        {"golden/vocab/ggml-vocab-llama-spm.gguf", KVCL_OK, ""},
+        {"models/ref-llama-29m-f16.gguf", KVCL_OK, ""},
+        {"models/ref-gpt2-14m-f16.gguf", KVCL_OK, ""},
+    };
+    char shared[1024];
+    for (size_t i = 0; i < kvcl_array_len(files); i++) {
+        kvcl_model *m = NULL;
+        if (!test_shared(files[i].name, shared, sizeof shared))
+            continue;
+        kvcl_status st = kvcl_model_open(ctx, shared, &m);
+        const char *said = kvcl_last_error(ctx);
+        ck_assert_msg(st == files[i].status, "%s: %s", files[i].name, said);
+        ck_assert(st == KVCL_OK || strstr(said, files[i].sentence));
+        kvcl_model_close(m);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("gguf");
+    TCase *t = tcase_create("gguf");
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_set_timeout(t, 300);
+    tcase_add_loop_test(t, tiny_opens, 0, 2);
+    tcase_add_test(t, getters);
+    tcase_add_test(t, not_a_file);
+    tcase_add_loop_test(t, patched, 0, (int)kvcl_array_len(patches));
+    tcase_add_test(t, rows_of_no_whole_blocks);
+    tcase_add_test(t, truncated);
+    tcase_add_test(t, damaged);
+    tcase_add_test(t, variants);
+    tcase_add_test(t, shared_files);
+    suite_add_tcase(s, t);
+    return test_main(s, true);
+}
