@@ -41,7 +41,7 @@ typedef enum kvcl_cl_stem {
 
 #define KVCL_CL_MAX_PROGRAMS 64 /* (stem, spec) pairs of a device */
 #define KVCL_CL_MAX_KERNELS 96  /* kernels of a queue */
-#define KVCL_CL_MAX_ARGS 32     /* arguments of a kernel */
+#define KVCL_CL_MAX_ARGS 48     /* arguments of a kernel */
 
 typedef struct kvcl_cl_program {
     kvcl_cl_stem stem;

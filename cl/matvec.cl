@@ -1,0 +1,428 @@
+// matvec.cl - decode's linear layers: norm, up to three matrices, bias, activation, residual in one
+// launch.  Twin: cpu/matvec.c
+//
+// KVCL_SPEC: type of the weights, + 256 for a pair (SwiGLU: row r of w0 and of w1 together).
+// Assumes (checked by the host half): cols and tile multiples of 32, tile of 256 when smaller than
+// cols; all matrices have cols columns, one type and one part.
+// Groups: dimension 0 shares out the rows (counted over all matrices), dimension 1 is the row of x.
+//
+// Lane shape: groups of a multiple of 64 items.  A team of 8 items owns a row; item j holds the 8
+// lanes 8j .. 8j + 7, so that its loads are 16 bytes wide: 8 weights of every 64, or, where weights
+// are blocks of 32, whole blocks (block b is the 8 groups 8b ..: item b mod 8).
+//   local memory: `mem`, 72 + 9 * items floats (18 * items for a pair), then tile floats, then,
+//   for blocks, tile / 4 + tile / 32 more
+// Vector shape: groups of one item, which does rows_per_group rows one after the other, 16 lanes to
+// a vector.
+//   local memory: `mem`, tile floats, or tile shorts + tile / 32 floats
+//
+// The input row lives in local memory, normalised (and quantised where weights are blocks), a tile
+// of `tile` values at a time; a single tile is prepared once per group.
+
+#define TYPE (KVCL_SPEC & 255)
+#define PAIR (KVCL_SPEC >> 8)
+#define BLOCKS (TYPE == KVCL_Q8_0 || TYPE == KVCL_Q5_0 || TYPE == KVCL_Q4_0)
+
+#define ACT_SWIGLU 1
+#define ACT_GELU 2
+#define ACT_GATED 3 // out = silu(out) * y: the second half of a pair whose types differ
+#define HAS_BIAS(s) (8u << (s))
+#define HAS_RES 64u // flags: bits 0 .. 2 the activation, then these
+
+#define MATVEC_PARAMS                                                                              \
+    __global const uchar *w0, __global const uchar *w1, __global const uchar *w2, uint rows0,      \
+        uint rows1, uint rows2, __global const float *b0, ulong b0_off, __global const float *b1,  \
+        ulong b1_off, __global const float *b2, ulong b2_off, __global float *o0, ulong o0_off,    \
+        __global float *o1, ulong o1_off, __global float *o2, ulong o2_off, uint stride0,          \
+        uint stride1, uint stride2, __global const float *x, ulong x_off, uint x_stride,           \
+        uint cols, uint kind, float eps, float inv_n, __global const float *nw, ulong nw_off,      \
+        __global const float *nb, ulong nb_off, __global const float *res, ulong res_off,          \
+        uint flags, uint tile, uint rows_per_group, __local float *mem
+
+// A matrix of a launch, and where its results go.
+typedef struct segment {
+    __global const uchar *w;
+    __global const float *bias;
+    __global float *out;
+    uint rows, has_bias;
+} segment;
+
+// Chooses the matrix that row *r (counted over all) is in; *r becomes its row there.
+#define PICK_SEGMENT(seg, r, i)                                                                    \
+    segment seg = {w0, b0 + b0_off, o0 + o0_off + (ulong)(i)*stride0, rows0, flags & HAS_BIAS(0)}; \
+    if (!PAIR && (r) >= rows0) {                                                                   \
+        (r) -= rows0;                                                                              \
+        segment one = {w1, b1 + b1_off, o1 + o1_off + (ulong)(i)*stride1, rows1,                   \
+                       flags & HAS_BIAS(1)};                                                       \
+        segment two = {w2, b2 + b2_off, o2 + o2_off + (ulong)(i)*stride2, rows2,                   \
+                       flags & HAS_BIAS(2)};                                                       \
+        uint second = (r) >= rows1;                                                                \
+        (r) -= second ? rows1 : 0;                                                                 \
+        seg = second ? two : one;                                                                  \
+    }
+
+// Activation and residual of row r, then the store.  y1: the second of a pair.
+static void finish(uint flags, __global float *out, __global const float *res, uint r, float y0,
+                   float y1)
+{
+    uint act = flags & 7;
+    float y = y0;
+    if (PAIR)
+        y = kvcl_zero(kvcl_silu(y0) * y1);
+    else if (act == ACT_GELU)
+        y = kvcl_gelu(y0);
+    else if (act == ACT_GATED)
+        y = kvcl_zero(kvcl_silu(out[r]) * y0);
+    out[r] = flags & HAS_RES ? res[r] + y : y;
+}
+
+#if KVCL_VECTOR_SHAPE
+
+#if BLOCKS
+#define INPUT short
+#else
+#define INPUT float
+#endif
+
+#define QUANT(t) convert_short16(as_int16(fma((t), (float16)(inv), (float16)(KVCL_ROUND))) - (int16)(KVCL_ROUND_BITS))
+
+// Tile of the input that starts at value k0: normalised, and quantised for blocks, with zeros up to
+// a multiple of 64.
+static void prepare(__global const float *x, uint k0, uint n, uint kind, float2 stats,
+                    __global const float *nw, __global const float *nb, __local INPUT *z,
+                    __local float *zd)
+{
+#if BLOCKS
+    for (uint k = 0; k < n; k += 32) {
+        float16 a = kvcl_norm16(kind, x, k0 + k, stats, nw, nb);
+        float16 b = kvcl_norm16(kind, x, k0 + k + 16, stats, nw, nb);
+        float16 m16 = fmax(fabs(a), fabs(b));
+        float8 m8 = fmax(m16.lo, m16.hi);
+        float4 m4 = fmax(m8.lo, m8.hi);
+        float2 m2 = fmax(m4.lo, m4.hi);
+        float amax = fmax(m2.x, m2.y), inv = kvcl_quant_inv(amax);
+        zd[k / 32] = kvcl_quant_scale(amax);
+        vstore16(QUANT(a), 0, z + k);
+        vstore16(QUANT(b), 0, z + k + 16);
+    }
+    if (n % 64) {
+        zd[n / 32] = 0.0f;
+        vstore16((short16)(0), 0, z + n);
+        vstore16((short16)(0), 0, z + n + 16);
+    }
+#else
+    (void)zd;
+    for (uint k = 0; k < n; k += 16)
+        vstore16(kvcl_norm16(kind, x, k0 + k, stats, nw, nb), 0, z + k);
+#endif
+}
+
+#if BLOCKS
+// Codes of 64 weights, the two blocks at `block`, 16 in order to a vector; one == 1: the second
+// block is not there and counts as zeros.
+static void codes64(__global const uchar *w, ulong block, uint one, __global const uint *h,
+                    short16 *c)
+{
+    c[2] = c[3] = (short16)(0);
+    for (uint b = 0; b < 2 - one; b++) {
+#if TYPE == KVCL_Q8_0
+        __global const char *q = (__global const char *)w + (block + b) * 32;
+        c[2 * b] = convert_short16(vload16(0, q));
+        c[2 * b + 1] = convert_short16(vload16(1, q));
+#else
+        short16 q = convert_short16(vload16(block + b, w));
+        c[2 * b] = q & (short16)(15);
+        c[2 * b + 1] = q >> (short16)(4);
+#if TYPE == KVCL_Q5_0
+        const short16 bit = (short16)(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192,
+                                      16384, (short)-32768);
+        uint fifth = h[block + b];
+        c[2 * b] += (((short16)((short)fifth) & bit) != (short16)(0)) & (short16)(16);
+        c[2 * b + 1] += (((short16)((short)(fifth >> 16)) & bit) != (short16)(0)) & (short16)(16);
+        c[2 * b] -= (short16)(16);
+        c[2 * b + 1] -= (short16)(16);
+#else
+        c[2 * b] -= (short16)(8);
+        c[2 * b + 1] -= (short16)(8);
+#endif
+#endif
+    }
+}
+
+// Sums of neighbours: of 16 products in each of two vectors, the 16 sums of two as ints.
+static int16 pairs(short16 a, short16 b)
+{
+    int8 p = as_int8(a), q = as_int8(b);
+    return (int16)(((p << 16) >> 16) + (p >> 16), ((q << 16) >> 16) + (q >> 16));
+}
+
+// Adds one tile of a row (n weights from column k0 on) to the lanes.
+static void dot_tile(__global const uchar *w, uint rows, uint cols, uint r, uint k0, uint n,
+                     __local const short *z, __local const float *zd, float16 *acc)
+{
+    __global const uint *h = (__global const uint *)(w + kvcl_plane_h(rows, cols));
+    __global const half *d = (__global const half *)(w + kvcl_plane_d(TYPE, rows, cols));
+    ulong block = ((ulong)r * cols + k0) / 32;
+    for (uint k = 0; k < n; k += 64, block += 2) {
+        uint one = k + 64 > n;
+        short16 c[4];
+        codes64(w, block, one, h, c);
+        int16 p = pairs(c[0] * vload16(0, z + k), c[1] * vload16(1, z + k));
+        int16 q = pairs(c[2] * vload16(2, z + k), c[3] * vload16(3, z + k));
+        int16 isum = (int16)(p.even + p.odd, q.even + q.odd);
+        float s0 = vload_half(block, d) * zd[k / 32];
+        float s1 = vload_half(block + 1 - one, d) * zd[k / 32 + 1];
+        float16 s = (float16)((float8)(s0), (float8)(s1));
+        acc[k / 64 % 4] = fma(s, convert_float16(isum), acc[k / 64 % 4]);
+    }
+}
+#else
+
+static float16 weights16(__global const uchar *w, ulong at)
+{
+#if TYPE == KVCL_F32
+    return vload16(0, (__global const float *)w + at);
+#elif TYPE == KVCL_F16
+    return vload_half16(0, (__global const half *)w + at);
+#else
+    return as_float16(convert_uint16(vload16(0, (__global const ushort *)w + at)) << 16);
+#endif
+}
+
+static void dot_tile(__global const uchar *w, uint rows, uint cols, uint r, uint k0, uint n,
+                     __local const float *z, __local const float *zd, float16 *acc)
+{
+    (void)rows;
+    (void)zd;
+    ulong at = (ulong)r * cols + k0;
+    float16 a0 = acc[0], a1 = acc[1], a2 = acc[2], a3 = acc[3];
+    uint k = 0;
+    for (; k + 64 <= n; k += 64, at += 64) {
+        a0 = fma(weights16(w, at), vload16(0, z + k), a0);
+        a1 = fma(weights16(w, at + 16), vload16(1, z + k), a1);
+        a2 = fma(weights16(w, at + 32), vload16(2, z + k), a2);
+        a3 = fma(weights16(w, at + 48), vload16(3, z + k), a3);
+    }
+    if (k < n) {
+        a0 = fma(weights16(w, at), vload16(0, z + k), a0);
+        a1 = fma(weights16(w, at + 16), vload16(1, z + k), a1);
+    }
+    acc[0] = a0;
+    acc[1] = a1;
+    acc[2] = a2;
+    acc[3] = a3;
+}
+#endif
+
+__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void kvcl_matvec_vec(MATVEC_PARAMS)
+{
+    uint i = (uint)get_group_id(1), all = rows0 + (PAIR ? 0 : rows1 + rows2);
+    uint first = (uint)get_group_id(0) * rows_per_group, last = min(all, first + rows_per_group);
+    x += x_off + (ulong)i * x_stride;
+    nw += nw_off;
+    nb += nb_off;
+    __local INPUT *z = (__local INPUT *)mem;
+    __local float *zd = (__local float *)(z + (tile + 63) / 64 * 64);
+    float2 stats = (float2)(0.0f);
+    if (kind != KVCL_NORM_NONE)
+        stats = kvcl_norm_stats_vec(x, cols, kind, eps, inv_n);
+    if (cols <= tile)
+        prepare(x, 0, cols, kind, stats, nw, nb, z, zd);
+    for (uint row = first; row < last; row++) {
+        uint r = row;
+        PICK_SEGMENT(seg, r, i)
+        float16 acc[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
+        for (uint k0 = 0; k0 < cols; k0 += tile) {
+            uint n = min(tile, cols - k0);
+            if (cols > tile)
+                prepare(x, k0, n, kind, stats, nw, nb, z, zd);
+            dot_tile(seg.w, seg.rows, cols, r, k0, n, z, zd, acc);
+            if (PAIR)
+                dot_tile(w1, rows1, cols, r, k0, n, z, zd, acc + 4);
+        }
+        float y0 = kvcl_tree64_vec(acc[0], acc[1], acc[2], acc[3]), y1 = 0.0f;
+        y0 = seg.has_bias ? y0 + seg.bias[r] : y0;
+        if (PAIR) {
+            y1 = kvcl_tree64_vec(acc[4], acc[5], acc[6], acc[7]);
+            y1 = flags & HAS_BIAS(1) ? y1 + b1[b1_off + r] : y1;
+        }
+        finish(flags, seg.out, res + res_off + (ulong)i * stride0, r, y0, y1);
+    }
+}
+
+#endif
+
+#define TEAM 8
+#define LANES 8 // of an item
+#define SUMS (1 + PAIR)
+
+#if BLOCKS
+
+#if KVCL_PTX
+static int dot4(uint a, uint b, int c)
+{
+    int r;
+    __asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
+    return r;
+}
+#else
+static int dot4(uint a, uint b, int c)
+{
+    char4 p = as_char4(a), q = as_char4(b);
+    return c + p.s0 * q.s0 + p.s1 * q.s1 + p.s2 * q.s2 + p.s3 * q.s3;
+}
+#endif
+
+static int8 dot_words(uint8 w, uint8 z)
+{
+    return (int8)(dot4(w.s0, z.s0, 0), dot4(w.s1, z.s1, 0), dot4(w.s2, z.s2, 0),
+                  dot4(w.s3, z.s3, 0), dot4(w.s4, z.s4, 0), dot4(w.s5, z.s5, 0),
+                  dot4(w.s6, z.s6, 0), dot4(w.s7, z.s7, 0));
+}
+
+// The 32 codes of a block as signed bytes, 4 to a word.
+static uint8 block_words(__global const uchar *w, ulong block, __global const uint *h)
+{
+#if TYPE == KVCL_Q8_0
+    __global const uint4 *q = (__global const uint4 *)(w + block * 32);
+    return (uint8)(q[0], q[1]);
+#else
+    uint4 q = ((__global const uint4 *)w)[block];
+    uint8 n = (uint8)(q & 0x0f0f0f0fu, (q >> 4) & 0x0f0f0f0fu);
+#if TYPE == KVCL_Q5_0
+    uint f = h[block];
+    n |= (uint8)(kvcl_fifth4(f), kvcl_fifth4(f >> 4), kvcl_fifth4(f >> 8), kvcl_fifth4(f >> 12),
+                 kvcl_fifth4(f >> 16), kvcl_fifth4(f >> 20), kvcl_fifth4(f >> 24),
+                 kvcl_fifth4(f >> 28));
+    return (n + 0x70707070u) ^ 0x80808080u;
+#else
+    return (n + 0x78787878u) ^ 0x80808080u;
+#endif
+#endif
+}
+
+// Adds item j's lanes of one tile of a row.
+static float8 dot_lanes(__global const uchar *w, uint rows, uint cols, uint r, uint k0, uint n,
+                        uint j, __local const float *z, float8 acc)
+{
+    __global const uint *h = (__global const uint *)(w + kvcl_plane_h(rows, cols));
+    __global const half *d = (__global const half *)(w + kvcl_plane_d(TYPE, rows, cols));
+    __local const uint8 *zq = (__local const uint8 *)z;
+    __local const float *zd = z + n / 4;
+    ulong block0 = ((ulong)r * cols + k0) / 32;
+    for (uint b = j; b < n / 32; b += TEAM) {
+        int8 isum = dot_words(block_words(w, block0 + b, h), zq[b]);
+        float s = vload_half(block0 + b, d) * zd[b];
+        acc = fma((float8)(s), convert_float8(isum), acc);
+    }
+    return acc;
+}
+
+// Quantises the tile of n values at z, in place: codes to z, scales behind them.  An item does a
+// block; it starts at a word of its own so that neighbours use different banks.
+static void quantise(__local float *z, uint n, __local float *codes)
+{
+    uint items = (uint)get_local_size(0);
+    __local uint *zq = (__local uint *)codes;
+    for (uint b = (uint)get_local_id(0); b < n / 32; b += items) {
+        __local const float4 *x = (__local const float4 *)z + b * 8;
+        float4 m = (float4)(0.0f);
+        for (uint g = 0; g < 8; g++)
+            m = fmax(m, fabs(x[(g + b) & 7]));
+        float amax = fmax(fmax(m.x, m.y), fmax(m.z, m.w)), inv = kvcl_quant_inv(amax);
+        codes[n / 4 + b] = kvcl_quant_scale(amax);
+        for (uint g = 0; g < 8; g++) {
+            uint at = (g + b) & 7;
+            float4 t = fma(x[at], (float4)(inv), (float4)(KVCL_ROUND));
+            zq[b * 8 + at] = as_uint(convert_char4(as_int4(t) - (int4)(KVCL_ROUND_BITS)));
+        }
+    }
+}
+#else
+
+static float8 dot_lanes(__global const uchar *w, uint rows, uint cols, uint r, uint k0, uint n,
+                        uint j, __local const float *z, float8 acc)
+{
+    ulong at = (ulong)r * cols + k0;
+#pragma unroll 4
+    for (uint k = j * LANES; k < n; k += TEAM * LANES)
+        acc = fma(kvcl_weight8(TYPE, w, rows, cols, at + k), vload8(0, z + k), acc);
+    return acc;
+}
+#endif
+
+// Tile of the input from value k0 on into local memory, normalised, and quantised for blocks.
+// Returns where dot_lanes finds it.  All items of the group must come here together.
+static __local float *prepare_lanes(__global const float *x, uint k0, uint n, uint kind,
+                                    float2 stats, __global const float *nw,
+                                    __global const float *nb, __local float *z)
+{
+    uint items = (uint)get_local_size(0);
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (uint k = (uint)get_local_id(0); k < n; k += items) {
+        float t = x[k0 + k];
+        if (kind != KVCL_NORM_NONE)
+            t = kvcl_norm_value(kind, t, stats, nw[k0 + k],
+                                kind == KVCL_NORM_LAYER ? nb[k0 + k] : 0.0f);
+        z[k] = t;
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+#if BLOCKS
+    quantise(z, n, z + n);
+    barrier(CLK_LOCAL_MEM_FENCE);
+    return z + n;
+#else
+    return z;
+#endif
+}
+
+// The trees of all teams of a group: lanes of the items' rows to sums, in item 0 of each team.
+static float team_sum(float8 acc, __local float *lanes, __local float *tops)
+{
+    uint lid = (uint)get_local_id(0), j = lid % TEAM;
+    vstore8(acc, lid, lanes);
+    barrier(CLK_LOCAL_MEM_FENCE);
+    tops[lid] = kvcl_tree64_top(lanes + (lid - j) * LANES, j);
+    barrier(CLK_LOCAL_MEM_FENCE);
+    return kvcl_tree8(vload8(0, tops + (lid - j)));
+}
+
+__kernel void kvcl_matvec(MATVEC_PARAMS)
+{
+    uint lid = (uint)get_local_id(0), items = (uint)get_local_size(0), j = lid % TEAM;
+    uint i = (uint)get_group_id(1), all = rows0 + (PAIR ? 0 : rows1 + rows2);
+    uint first = (uint)get_group_id(0) * rows_per_group, last = min(all, first + rows_per_group);
+    __local float *tops = mem + KVCL_RED_FLOATS, *lanes = tops + SUMS * items;
+    __local float *z = lanes + SUMS * LANES * items;
+    x += x_off + (ulong)i * x_stride;
+    nw += nw_off;
+    nb += nb_off;
+    float2 stats = (float2)(0.0f);
+    if (kind != KVCL_NORM_NONE)
+        stats = kvcl_norm_stats_global(x, cols, kind, eps, inv_n, mem);
+    __local float *input = z;
+    if (cols <= tile)
+        input = prepare_lanes(x, 0, cols, kind, stats, nw, nb, z);
+    for (uint row0 = first; row0 < last; row0 += items / TEAM) { // uniform: barriers inside
+        uint r = row0 + lid / TEAM, mine = r < last;
+        r = mine ? r : first; // idle teams read a row that is there and store nothing
+        PICK_SEGMENT(seg, r, i)
+        float8 acc0 = (float8)(0.0f), acc1 = (float8)(0.0f);
+        for (uint k0 = 0; k0 < cols; k0 += tile) {
+            uint n = min(tile, cols - k0);
+            if (cols > tile)
+                input = prepare_lanes(x, k0, n, kind, stats, nw, nb, z);
+            acc0 = dot_lanes(seg.w, seg.rows, cols, r, k0, n, j, input, acc0);
+            if (PAIR)
+                acc1 = dot_lanes(w1, rows1, cols, r, k0, n, j, input, acc1);
+        }
+        float y0 = team_sum(acc0, lanes, tops), y1 = 0.0f;
+        if (PAIR)
+            y1 = team_sum(acc1, lanes + 8 * items, tops + items);
+        if (j == 0 && mine) {
+            y0 = seg.has_bias ? y0 + seg.bias[r] : y0;
+            if (PAIR)
+                y1 = flags & HAS_BIAS(1) ? y1 + b1[b1_off + r] : y1;
+            finish(flags, seg.out, res + res_off + (ulong)i * stride0, r, y0, y1);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+// norm.cl - RMSNorm and LayerNorm of rows.  Twin: cpu/norm.c
+//
+// Assumes (checked by the host half): dim a multiple of 32.
+// Lane shape: one group of at least 64 items per row; 288 bytes of local memory.
+// Vector shape: one work-item per row.
+
+#if KVCL_VECTOR_SHAPE
+__kernel void kvcl_norm_vec(__global const float *x, ulong x_off, __global float *out,
+                            ulong out_off, __global const float *w, ulong w_off,
+                            __global const float *b, ulong b_off, uint n, uint dim, uint kind,
+                            float eps, float inv_n)
+{
+    uint i = (uint)get_global_id(0);
+    if (i >= n)
+        return;
+    x += x_off + (ulong)i * dim;
+    out += out_off + (ulong)i * dim;
+    float2 stats = (float2)(0.0f);
+    if (kind != KVCL_NORM_NONE)
+        stats = kvcl_norm_stats_vec(x, dim, kind, eps, inv_n);
+    for (uint k = 0; k < dim; k += 16)
+        vstore16(kvcl_norm16(kind, x, k, stats, w + w_off, b + b_off), 0, out + k);
+}
+#else
+__kernel void kvcl_norm(__global const float *x, ulong x_off, __global float *out, ulong out_off,
+                        __global const float *w, ulong w_off, __global const float *b, ulong b_off,
+                        uint n, uint dim, uint kind, float eps, float inv_n)
+{
+    __local float red[KVCL_RED_FLOATS];
+    uint i = (uint)get_group_id(0), lid = (uint)get_local_id(0), items = (uint)get_local_size(0);
+    x += x_off + (ulong)i * dim;
+    out += out_off + (ulong)i * dim;
+    float2 stats = (float2)(0.0f);
+    if (kind != KVCL_NORM_NONE)
+        stats = kvcl_norm_stats_global(x, dim, kind, eps, inv_n, red);
+    for (uint k = lid; k < dim; k += items) {
+        float y = x[k];
+        if (kind != KVCL_NORM_NONE)
+            y = kvcl_norm_value(kind, y, stats, w[w_off + k],
+                                kind == KVCL_NORM_LAYER ? b[b_off + k] : 0.0f);
+        out[k] = y;
+    }
+}
+#endif
