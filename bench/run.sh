@@ -11,7 +11,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 name=$(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1 |
-    tr -cs 'A-Za-z0-9' '-' | sed 's/-$//' | tr 'A-Z' 'a-z')
+    tr -cs 'A-Za-z0-9' '-' | sed 's/-$//' | tr '[:upper:]' '[:lower:]')
 out=bench/results/${name:-machine}.csv
 mkdir -p bench/results
 
