@@ -126,8 +126,8 @@ typedef struct kvcl_app {
     kvcl_session *session;
 } kvcl_app;
 
-/* Context with messages to stderr; prints the notes of the parsed options.  model may be NULL.  On
- * failure the sentence was printed; the exit code is in *code. */
+/* Context with messages to stderr; prints the notes of the parsed options.  model and parsed may be
+ * NULL.  On failure the sentence was printed; the exit code is in *code. */
 bool kvcl_app_open(kvcl_app *app, const kvcl_common_opts *common, const kvcl_model_opts *model,
                    const kvcl_opt_result *parsed, int *code);
 /* Frees what is there, last opened first. */

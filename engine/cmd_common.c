@@ -100,7 +100,7 @@ bool kvcl_app_open(kvcl_app *app, const kvcl_common_opts *common, const kvcl_mod
         *code = kvcl_status_exit_code(st);
         return false;
     }
-    if (wanted_level(common) >= KVCL_LOG_INFO)
+    if (parsed && wanted_level(common) >= KVCL_LOG_INFO)
         for (size_t i = 0; i < parsed->n_notes; i++)
             kvcl_app_note(app, "%s", parsed->notes[i]);
     return true;
