@@ -1,0 +1,34 @@
+# cl.cmake - the OpenCL backend of kvcl_static.  OpenCL and CLBlast are loaded at run time: only
+# OpenCL's headers and xxHash's are needed here.
+find_path(OPENCL_HEADERS NAMES CL/cl.h OpenCL/opencl.h)
+find_path(XXHASH_HEADERS NAMES xxhash.h)
+if(NOT OPENCL_HEADERS)
+  message(FATAL_ERROR "OpenCL's headers are missing (Debian: opencl-c-headers); ./dev setup "
+                      "installs them, -DKVCL_OPENCL=OFF builds without OpenCL")
+endif()
+if(NOT XXHASH_HEADERS)
+  message(FATAL_ERROR "xxhash.h is missing (Debian: libxxhash-dev); ./dev setup installs it, "
+                      "-DKVCL_OPENCL=OFF builds without OpenCL")
+endif()
+
+set(KVCL_CL_KERNELS
+    cl/embed.cl cl/norm.cl cl/matvec.cl cl/matmul.cl cl/glu.cl cl/selftest.cl cl/rope.cl cl/attn.cl)
+set(KVCL_CL_TEXT cl/shared.h cl/prelude.cl ${KVCL_CL_KERNELS})
+list(TRANSFORM KVCL_CL_TEXT PREPEND ${CMAKE_SOURCE_DIR}/)
+string(REPLACE ";" "|" files "${KVCL_CL_TEXT}")
+set(KVCL_CL_EMBEDDED ${CMAKE_BINARY_DIR}/cl_embedded.c)
+add_custom_command(
+  OUTPUT ${KVCL_CL_EMBEDDED}
+  COMMAND ${CMAKE_COMMAND} -DOUT=${KVCL_CL_EMBEDDED} "-DFILES=${files}"
+          -P ${CMAKE_SOURCE_DIR}/cl/embed.cmake
+  DEPENDS ${KVCL_CL_TEXT} ${CMAKE_SOURCE_DIR}/cl/embed.cmake
+  COMMENT "Embedding the OpenCL kernels"
+  VERBATIM)
+
+target_sources(kvcl_static PRIVATE
+    cl/cl_lib.c cl/cl_error.c cl/cl_caps.c cl/cl_list.c cl/cl_dev.c cl/cl_program.c cl/cl_cache.c
+    cl/cl_launch.c cl/cl_mat.c cl/cl_clblast.c
+    cl/cl_embed.c cl/cl_norm.c cl/cl_matvec.c cl/cl_matmul.c cl/cl_glu.c cl/cl_selftest.c
+    cl/cl_rope.c cl/cl_attn.c ${KVCL_CL_EMBEDDED})
+target_include_directories(kvcl_static SYSTEM PUBLIC ${OPENCL_HEADERS} ${XXHASH_HEADERS})
+target_compile_definitions(kvcl_static PUBLIC KVCL_WITH_OPENCL)
