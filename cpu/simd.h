@@ -2,8 +2,8 @@
  * instruction set, which the compiler's flags choose.
  *
  *   v16   sixteen floats: 1 zmm, 2 ymm or 4 NEON registers
- *   c64   sixty-four weight codes of two quantised blocks, in the form v16_dot4 likes
- *   s8    eight block scales
+ *   v8    eight floats: the lanes that one quantised block feeds
+ *   c32   the 32 codes of a block, in the form v8_dot4 likes
  *
  * Every operation is one correctly rounded step per lane, so that the bits are the scalar twins'.
  * Pointers need no alignment; a load reads exactly the bytes it names. */
@@ -70,12 +70,12 @@ KVCL_INLINE v16 v16_exp(v16 x)
 /* One row of activations, ready for dot products. */
 typedef struct kvcl_simd_row {
     const float *x;        /* [cols] */
-    const int8_t *codes;   /* [cols + 32], where weights are quantised; the last 32 only pad */
+    const int8_t *codes;   /* [cols], where weights are quantised */
     const float *scales;   /* [cols / 32] */
-    const int32_t *starts; /* [cols / 4 + 8]: minus the sum of each group of 4 codes */
+    const int32_t *starts; /* [cols / 4]: minus the sum of each group of 4 codes */
 } kvcl_simd_row;
 
-/* out[r] = dot(row r of w, x) for n <= 4 rows; w points at the first. */
+/* out[r] = dot(row r of w, x) for n rows; w points at the first. */
 void KVCL_SIMD_FN(dot_float)(kvcl_type type, const unsigned char *w, size_t row_bytes, uint32_t n,
                              const kvcl_simd_row *x, uint32_t cols, float *out);
 void KVCL_SIMD_FN(dot_quant)(kvcl_type type, const unsigned char *w, size_t row_bytes, uint32_t n,

@@ -2,7 +2,7 @@
 #ifndef KVCL_CPU_SIMD_AVX2_H
 #define KVCL_CPU_SIMD_AVX2_H
 
-#include <immintrin.h>
+#include "simd_x86.h"
 
 #define KVCL_SIMD_FN(name) kvcl_avx2_##name
 #define V16_REGS 2 /* machine registers in a v16 */
@@ -10,10 +10,6 @@
 typedef struct v16 {
     __m256 a, b;
 } v16;
-typedef struct c64 {
-    __m256i a, b;
-} c64;
-typedef __m256 s8;
 
 #define V16_MAP2(f, x, y) ((v16){f((x).a, (y).a), f((x).b, (y).b)})
 
@@ -101,16 +97,8 @@ KVCL_INLINE v16 v16_scale2(v16 p, v16 t)
     return (v16){v16_half_scale2(p.a, t.a), v16_half_scale2(p.b, t.b)};
 }
 
-/* Halving tree of eight lanes. */
-KVCL_INLINE float v16_tree8(__m256 h)
-{
-    __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
-    q = _mm_add_ps(q, _mm_movehl_ps(q, q));
-    return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
-}
-
 /* Halving tree of the lanes: steps 8, 4, 2, 1. */
-KVCL_INLINE float v16_tree(v16 a) { return v16_tree8(_mm256_add_ps(a.a, a.b)); }
+KVCL_INLINE float v16_tree(v16 a) { return v8_tree(_mm256_add_ps(a.a, a.b)); }
 
 KVCL_INLINE float v16_max_lane(v16 a)
 {
@@ -177,46 +165,14 @@ KVCL_INLINE void v16_transpose(v16 r[16])
 
 /* ---- quantised blocks: signed codes; their sums start from nothing. ---- */
 
-KVCL_INLINE void c64_store_starts(int32_t *p, const int8_t *codes)
+KVCL_INLINE c32 c32_q8_0(const unsigned char *b) { return c32_load(b + 2); }
+
+KVCL_INLINE c32 c32_q4_0(const unsigned char *b)
 {
-    KVCL_UNUSED(p), KVCL_UNUSED(codes);
+    return _mm256_sub_epi8(c32_nibbles(b + 2), _mm256_set1_epi8(8));
 }
 
-KVCL_INLINE c64 c64_load(const int8_t *p)
-{
-    const __m256i *q = (const void *)p;
-    return (c64){_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1)};
-}
-
-KVCL_INLINE c64 c64_start(kvcl_type type, const int32_t *p)
-{
-    KVCL_UNUSED(type), KVCL_UNUSED(p);
-    return (c64){_mm256_setzero_si256(), _mm256_setzero_si256()};
-}
-
-/* b0, b1: two blocks */
-KVCL_INLINE c64 c64_q8_0(const unsigned char *b0, const unsigned char *b1)
-{
-    return (c64){_mm256_loadu_si256((const void *)(b0 + 2)),
-                 _mm256_loadu_si256((const void *)(b1 + 2))};
-}
-
-/* The nibbles of 16 bytes: low halves, then high halves. */
-KVCL_INLINE __m256i c64_nibbles(const unsigned char *p)
-{
-    __m128i q = _mm_loadu_si128((const void *)p);
-    __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(q), _mm_srli_epi16(q, 4), 1);
-    return _mm256_and_si256(both, _mm256_set1_epi8(15));
-}
-
-KVCL_INLINE c64 c64_q4_0(const unsigned char *b0, const unsigned char *b1)
-{
-    __m256i eight = _mm256_set1_epi8(8);
-    return (c64){_mm256_sub_epi8(c64_nibbles(b0 + 2), eight),
-                 _mm256_sub_epi8(c64_nibbles(b1 + 2), eight)};
-}
-
-KVCL_INLINE __m256i c64_half_q5_0(const unsigned char *b)
+KVCL_INLINE c32 c32_q5_0(const unsigned char *b)
 {
     int bits;
     memcpy(&bits, b + 2, sizeof bits);
@@ -227,53 +183,27 @@ KVCL_INLINE __m256i c64_half_q5_0(const unsigned char *b)
     __m256i h = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(bits), spread), mask);
     __m256i clear = _mm256_cmpeq_epi8(h, _mm256_setzero_si256());
     /* n - 16: the set bit adds 16 */
-    return _mm256_sub_epi8(c64_nibbles(b + 6), _mm256_and_si256(clear, _mm256_set1_epi8(16)));
+    return _mm256_sub_epi8(c32_nibbles(b + 6), _mm256_and_si256(clear, _mm256_set1_epi8(16)));
 }
 
-KVCL_INLINE c64 c64_q5_0(const unsigned char *b0, const unsigned char *b1)
+KVCL_INLINE c32 c32_start(kvcl_type type, const int32_t *p)
 {
-    return (c64){c64_half_q5_0(b0), c64_half_q5_0(b1)};
+    KVCL_UNUSED(type), KVCL_UNUSED(p);
+    return _mm256_setzero_si256();
 }
 
-/* |w| times x with w's sign: 2 * 128 * 127 fits the 16-bit pairs, so nothing saturates. */
-KVCL_INLINE __m256 v16_half_dot4(__m256i w, __m256i x)
+KVCL_INLINE void c32_store_starts(int32_t *p, const int8_t *codes)
 {
-    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
-    return _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    KVCL_UNUSED(p), KVCL_UNUSED(codes);
 }
 
-/* The sums of each four products, as floats. */
-KVCL_INLINE v16 v16_dot4(c64 w, c64 x, c64 start)
+/* The sums of each four products, as floats.  |w| times x with w's sign: 2 * 128 * 127 fits the
+ * 16-bit pairs, so nothing saturates. */
+KVCL_INLINE v8 v8_dot4(c32 w, c32 x, c32 start)
 {
     KVCL_UNUSED(start);
-    return (v16){v16_half_dot4(w.a, x.a), v16_half_dot4(w.b, x.b)};
-}
-
-KVCL_INLINE int s8_bits(const unsigned char *p)
-{
-    uint16_t h;
-    memcpy(&h, p, sizeof h);
-    return h;
-}
-
-/* The scales of eight blocks `bytes` apart, times dx. */
-KVCL_INLINE s8 s8_load(const unsigned char *p, size_t bytes, const float *dx)
-{
-    __m128i a = _mm_cvtsi32_si128(s8_bits(p)), b = _mm_cvtsi32_si128(s8_bits(p + 4 * bytes));
-    a = _mm_insert_epi16(a, s8_bits(p + bytes), 1);
-    b = _mm_insert_epi16(b, s8_bits(p + 5 * bytes), 1);
-    a = _mm_insert_epi16(a, s8_bits(p + 2 * bytes), 2);
-    b = _mm_insert_epi16(b, s8_bits(p + 6 * bytes), 2);
-    a = _mm_insert_epi16(a, s8_bits(p + 3 * bytes), 3);
-    b = _mm_insert_epi16(b, s8_bits(p + 7 * bytes), 3);
-    return _mm256_mul_ps(_mm256_cvtph_ps(_mm_unpacklo_epi64(a, b)), _mm256_loadu_ps(dx));
-}
-
-/* Scale 2 j in the lanes of the lower eight, 2 j + 1 in the upper eight. */
-KVCL_INLINE v16 s8_pair(s8 s, int j)
-{
-    return (v16){_mm256_permutevar8x32_ps(s, _mm256_set1_epi32(2 * j)),
-                 _mm256_permutevar8x32_ps(s, _mm256_set1_epi32(2 * j + 1))};
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+    return _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
 #endif

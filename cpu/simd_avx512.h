@@ -2,14 +2,12 @@
 #ifndef KVCL_CPU_SIMD_AVX512_H
 #define KVCL_CPU_SIMD_AVX512_H
 
-#include <immintrin.h>
+#include "simd_x86.h"
 
 #define KVCL_SIMD_FN(name) kvcl_avx512_##name
 #define V16_REGS 1 /* machine registers in a v16 */
 
 typedef __m512 v16;
-typedef __m512i c64;
-typedef __m256 s8;
 
 KVCL_INLINE v16 v16_set(float x) { return _mm512_set1_ps(x); }
 KVCL_INLINE v16 v16_load(const void *p) { return _mm512_loadu_ps(p); }
@@ -61,18 +59,10 @@ KVCL_INLINE v16 v16_scale2(v16 p, v16 t)
     return _mm512_castsi512_ps(u);
 }
 
-/* Halving tree of eight lanes. */
-KVCL_INLINE float v16_tree8(__m256 h)
-{
-    __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
-    q = _mm_add_ps(q, _mm_movehl_ps(q, q));
-    return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
-}
-
 /* Halving tree of the lanes: steps 8, 4, 2, 1. */
 KVCL_INLINE float v16_tree(v16 a)
 {
-    return v16_tree8(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
+    return v8_tree(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
 }
 
 KVCL_INLINE float v16_max_lane(v16 a) { return _mm512_reduce_max_ps(a); }
@@ -83,7 +73,7 @@ KVCL_INLINE void v16_store_codes(int8_t *p, v16 t)
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_castps_si512(t)));
 }
 
-/* One step of an in-register transpose: r and s are rows i and i + step. */
+/* Sixteen rows of sixteen, turned. */
 KVCL_INLINE void v16_transpose(v16 r[16])
 {
     __m512 t[16], u[16];
@@ -113,95 +103,45 @@ KVCL_INLINE void v16_transpose(v16 r[16])
 }
 
 /* ---- quantised blocks: VNNI multiplies unsigned by signed bytes, so codes carry a bias; sums
- * start from minus the bias times the sum of the group's activations. ---- */
+ * start from minus the bias times the sum of the group's activations.  256 bits at a time: a block
+ * is 32 bytes that no 64-byte load finds together. ---- */
 
-KVCL_INLINE c64 c64_pair(__m256i lo, __m256i hi)
+KVCL_INLINE c32 c32_q8_0(const unsigned char *b)
 {
-    return _mm512_inserti64x4(_mm512_castsi256_si512(lo), hi, 1);
+    return _mm256_xor_si256(c32_load(b + 2), _mm256_set1_epi8((char)0x80));
 }
 
-KVCL_INLINE c64 c64_load(const int8_t *p) { return _mm512_loadu_si512(p); }
+KVCL_INLINE c32 c32_q4_0(const unsigned char *b) { return c32_nibbles(b + 2); }
 
-/* b0, b1: two blocks */
-KVCL_INLINE c64 c64_q8_0(const unsigned char *b0, const unsigned char *b1)
+KVCL_INLINE c32 c32_q5_0(const unsigned char *b)
 {
-    c64 q = c64_pair(_mm256_loadu_si256((const __m256i *)(b0 + 2)),
-                     _mm256_loadu_si256((const __m256i *)(b1 + 2)));
-    return _mm512_xor_si512(q, _mm512_set1_epi8((char)0x80));
+    uint32_t high;
+    memcpy(&high, b + 2, sizeof high);
+    c32 q = c32_nibbles(b + 6);
+    return _mm256_mask_add_epi8(q, high, q, _mm256_set1_epi8(16));
 }
 
-/* The nibbles of two runs of 16 bytes: low halves, then high halves, of each. */
-KVCL_INLINE c64 c64_nibbles(const unsigned char *q0, const unsigned char *q1)
+/* What the sums of a block's eight groups start from: p holds minus the groups' sums. */
+KVCL_INLINE c32 c32_start(kvcl_type type, const int32_t *p)
 {
-    c64 q = c64_pair(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)q0)),
-                     _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)q1)));
-    q = _mm512_srlv_epi64(q, _mm512_set_epi64(4, 4, 0, 0, 4, 4, 0, 0));
-    return _mm512_and_si512(q, _mm512_set1_epi8(15));
-}
-
-KVCL_INLINE c64 c64_q4_0(const unsigned char *b0, const unsigned char *b1)
-{
-    return c64_nibbles(b0 + 2, b1 + 2);
-}
-
-KVCL_INLINE c64 c64_q5_0(const unsigned char *b0, const unsigned char *b1)
-{
-    c64 q = c64_nibbles(b0 + 6, b1 + 6);
-    uint32_t h0, h1;
-    memcpy(&h0, b0 + 2, sizeof h0);
-    memcpy(&h1, b1 + 2, sizeof h1);
-    return _mm512_mask_add_epi8(q, (uint64_t)h1 << 32 | h0, q, _mm512_set1_epi8(16));
-}
-
-/* What the sums of sixteen groups start from: p holds minus the groups' sums. */
-KVCL_INLINE c64 c64_start(kvcl_type type, const int32_t *p)
-{
-    c64 sums = _mm512_loadu_si512(p);
-    return type == KVCL_Q8_0   ? _mm512_slli_epi32(sums, 7)
-           : type == KVCL_Q5_0 ? _mm512_slli_epi32(sums, 4)
-                               : _mm512_slli_epi32(sums, 3);
+    c32 sums = c32_load(p);
+    return type == KVCL_Q8_0   ? _mm256_slli_epi32(sums, 7)
+           : type == KVCL_Q5_0 ? _mm256_slli_epi32(sums, 4)
+                               : _mm256_slli_epi32(sums, 3);
 }
 
 /* Minus the sums of the groups of four of 32 codes. */
-KVCL_INLINE void c64_store_starts(int32_t *p, const int8_t *codes)
+KVCL_INLINE void c32_store_starts(int32_t *p, const int8_t *codes)
 {
-    __m256i zero = _mm256_setzero_si256(), q = _mm256_loadu_si256((const __m256i *)codes);
-    __m256i sums = _mm256_dpbusd_epi32(zero, _mm256_set1_epi8(1), q);
+    __m256i zero = _mm256_setzero_si256();
+    __m256i sums = _mm256_dpbusd_epi32(zero, _mm256_set1_epi8(1), c32_load(codes));
     _mm256_storeu_si256((__m256i *)p, _mm256_sub_epi32(zero, sums));
 }
 
 /* The sums of each four products, as floats. */
-KVCL_INLINE v16 v16_dot4(c64 w, c64 x, c64 start)
+KVCL_INLINE v8 v8_dot4(c32 w, c32 x, c32 start)
 {
-    return _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(start, w, x));
-}
-
-KVCL_INLINE int s8_bits(const unsigned char *p)
-{
-    uint16_t h;
-    memcpy(&h, p, sizeof h);
-    return h;
-}
-
-/* The scales of eight blocks `bytes` apart, times dx. */
-KVCL_INLINE s8 s8_load(const unsigned char *p, size_t bytes, const float *dx)
-{
-    __m128i a = _mm_cvtsi32_si128(s8_bits(p)), b = _mm_cvtsi32_si128(s8_bits(p + 4 * bytes));
-    a = _mm_insert_epi16(a, s8_bits(p + bytes), 1);
-    b = _mm_insert_epi16(b, s8_bits(p + 5 * bytes), 1);
-    a = _mm_insert_epi16(a, s8_bits(p + 2 * bytes), 2);
-    b = _mm_insert_epi16(b, s8_bits(p + 6 * bytes), 2);
-    a = _mm_insert_epi16(a, s8_bits(p + 3 * bytes), 3);
-    b = _mm_insert_epi16(b, s8_bits(p + 7 * bytes), 3);
-    return _mm256_mul_ps(_mm256_cvtph_ps(_mm_unpacklo_epi64(a, b)), _mm256_loadu_ps(dx));
-}
-
-/* Scale 2 j in the lanes of the lower eight, 2 j + 1 in the upper eight. */
-KVCL_INLINE v16 s8_pair(s8 s, int j)
-{
-    __m512i two = _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
-    __m512i index = _mm512_add_epi32(two, _mm512_set1_epi32(2 * j));
-    return _mm512_permutexvar_ps(index, _mm512_castps256_ps512(s));
+    return _mm256_cvtepi32_ps(_mm256_dpbusd_epi32(start, w, x));
 }
 
 #endif

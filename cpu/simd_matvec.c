@@ -5,7 +5,7 @@
  * from memory once for all of them. */
 #include "simd.h"
 
-#define GROUP 4              /* rows per call of the dot product */
+#define GROUP 64             /* rows per call of the dot product, at most */
 #define TASK_BYTES (1 << 16) /* of weights: long enough to stream, short enough to balance */
 #define MAX_X 16
 
@@ -19,10 +19,7 @@ typedef struct plan {
 } plan;
 
 /* Bytes of scratch for one prepared row of x. */
-static size_t row_scratch(uint32_t cols)
-{
-    return kvcl_align_up((size_t)cols * 6 + cols / 8 + 128, 64);
-}
+static size_t row_scratch(uint32_t cols) { return kvcl_align_up((size_t)cols * 6 + cols / 8, 64); }
 
 static plan make_plan(const kvcl_matvec_args *a, uint32_t n_threads)
 {
@@ -36,7 +33,7 @@ static plan make_plan(const kvcl_matvec_args *a, uint32_t n_threads)
     }
     uint32_t most = (uint32_t)(TASK_BYTES / (row_bytes * (pair ? 2 : 1))) + 1;
     uint32_t fair = pl.rows / (4 * n_threads) + 1;
-    pl.rows_per_task = (kvcl_min_u32(most, fair) + GROUP - 1) / GROUP * GROUP;
+    pl.rows_per_task = (kvcl_min_u32(most, fair) + 3) / 4 * 4;
     pl.tasks_per_chunk = kvcl_div_up(pl.rows, pl.rows_per_task);
     pl.x_bytes = row_scratch(pl.cols);
     pl.n_x =
@@ -51,7 +48,7 @@ static kvcl_simd_row prepare(const plan *pl, uint32_t i, unsigned char *scratch)
     const float *x = (const float *)kvcl_cpu_ptr(a->x) + (size_t)i * a->x_stride;
     float *z = (float *)(void *)scratch, *scales = z + pl->cols;
     int32_t *starts = (int32_t *)(void *)(scales + pl->cols / KVCL_QK);
-    int8_t *codes = (int8_t *)(starts + pl->cols / 4 + 8);
+    int8_t *codes = (int8_t *)(starts + pl->cols / 4);
     kvcl_simd_row row = {.x = x, .codes = codes, .scales = scales, .starts = starts};
     if (a->norm.kind != KVCL_NORM_NONE) {
         KVCL_SIMD_FN(norm_row)(&a->norm, x, z, pl->cols);

@@ -12,8 +12,8 @@
 #define V16_REGS 4 /* machine registers in a v16 */
 
 typedef float32x4x4_t v16;
-typedef int8x16x4_t c64;
-typedef float32x4x2_t s8;
+typedef float32x4x2_t v8;
+typedef int8x16x2_t c32;
 
 #define V16_EACH(out, expr)                                    \
     v16 out;                                                   \
@@ -156,49 +156,63 @@ KVCL_INLINE void v16_transpose(v16 r[16])
 
 /* ---- quantised blocks: signed codes; their sums start from nothing. ---- */
 
-KVCL_INLINE void c64_store_starts(int32_t *p, const int8_t *codes)
+KVCL_INLINE v8 v8_zero(void) { return (v8){{vdupq_n_f32(0.0f), vdupq_n_f32(0.0f)}}; }
+KVCL_INLINE v8 v8_load(const float *p) { return (v8){{vld1q_f32(p), vld1q_f32(p + 4)}}; }
+
+KVCL_INLINE v8 v8_add(v8 a, v8 b)
 {
-    KVCL_UNUSED(p), KVCL_UNUSED(codes);
+    return (v8){{vaddq_f32(a.val[0], b.val[0]), vaddq_f32(a.val[1], b.val[1])}};
 }
 
-KVCL_INLINE c64 c64_load(const int8_t *p)
+/* a * s + c */
+KVCL_INLINE v8 v8_fma_scalar(v8 a, float s, v8 c)
 {
-    return (c64){{vld1q_s8(p), vld1q_s8(p + 16), vld1q_s8(p + 32), vld1q_s8(p + 48)}};
+    return (v8){{vfmaq_n_f32(c.val[0], a.val[0], s), vfmaq_n_f32(c.val[1], a.val[1], s)}};
 }
 
-KVCL_INLINE int8x16_t c64_bytes(const unsigned char *p) { return vreinterpretq_s8_u8(vld1q_u8(p)); }
-
-KVCL_INLINE c64 c64_start(kvcl_type type, const int32_t *p)
+/* Halving tree: steps 4, 2, 1. */
+KVCL_INLINE float v8_tree(v8 a)
 {
-    KVCL_UNUSED(type), KVCL_UNUSED(p);
-    return (c64){{vdupq_n_s8(0), vdupq_n_s8(0), vdupq_n_s8(0), vdupq_n_s8(0)}};
+    float32x4_t q = vaddq_f32(a.val[0], a.val[1]);
+    float32x2_t d = vadd_f32(vget_low_f32(q), vget_high_f32(q));
+    return vget_lane_f32(d, 0) + vget_lane_f32(d, 1);
 }
 
-/* b0, b1: two blocks */
-KVCL_INLINE c64 c64_q8_0(const unsigned char *b0, const unsigned char *b1)
+/* out[i] = f16 scale of block i * dx[i], of eight blocks `bytes` apart. */
+KVCL_INLINE void v8_scales(const unsigned char *p, size_t bytes, const float *dx, float out[8])
 {
-    return (c64){{c64_bytes(b0 + 2), c64_bytes(b0 + 18), c64_bytes(b1 + 2), c64_bytes(b1 + 18)}};
+    uint16_t h[8];
+    KVCL_UNROLL
+    for (size_t i = 0; i < 8; i++)
+        memcpy(&h[i], p + i * bytes, sizeof h[i]);
+    float16x8_t d = vreinterpretq_f16_u16(vld1q_u16(h));
+    vst1q_f32(out, vmulq_f32(vcvt_f32_f16(vget_low_f16(d)), vld1q_f32(dx)));
+    vst1q_f32(out + 4, vmulq_f32(vcvt_high_f32_f16(d), vld1q_f32(dx + 4)));
 }
 
-KVCL_INLINE int8x16_t c64_low(const unsigned char *p)
+KVCL_INLINE c32 c32_load(const void *p)
 {
-    return vreinterpretq_s8_u8(vandq_u8(vld1q_u8(p), vdupq_n_u8(15)));
+    return (c32){{vreinterpretq_s8_u8(v16_bytes(p, 0)), vreinterpretq_s8_u8(v16_bytes(p, 1))}};
 }
 
-KVCL_INLINE int8x16_t c64_high(const unsigned char *p)
+KVCL_INLINE c32 c32_q8_0(const unsigned char *b) { return c32_load(b + 2); }
+
+/* The nibbles of 16 bytes: low halves, then high halves. */
+KVCL_INLINE c32 c32_nibbles(const unsigned char *p)
 {
-    return vreinterpretq_s8_u8(vshrq_n_u8(vld1q_u8(p), 4));
+    uint8x16_t q = vld1q_u8(p);
+    return (c32){
+        {vreinterpretq_s8_u8(vandq_u8(q, vdupq_n_u8(15))), vreinterpretq_s8_u8(vshrq_n_u8(q, 4))}};
 }
 
-KVCL_INLINE c64 c64_q4_0(const unsigned char *b0, const unsigned char *b1)
+KVCL_INLINE c32 c32_q4_0(const unsigned char *b)
 {
-    int8x16_t eight = vdupq_n_s8(8);
-    return (c64){{vsubq_s8(c64_low(b0 + 2), eight), vsubq_s8(c64_high(b0 + 2), eight),
-                  vsubq_s8(c64_low(b1 + 2), eight), vsubq_s8(c64_high(b1 + 2), eight)}};
+    c32 q = c32_nibbles(b + 2);
+    return (c32){{vsubq_s8(q.val[0], vdupq_n_s8(8)), vsubq_s8(q.val[1], vdupq_n_s8(8))}};
 }
 
 /* n - 16, where the set bit of qh adds 16; `bits` are two bytes of qh. */
-KVCL_INLINE int8x16_t c64_fifth(int8x16_t nibbles, const unsigned char *bits)
+KVCL_INLINE int8x16_t c32_fifth(int8x16_t nibbles, const unsigned char *bits)
 {
     uint8x16_t spread = vcombine_u8(vdup_n_u8(bits[0]), vdup_n_u8(bits[1]));
     uint8x16_t mask = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201u));
@@ -206,13 +220,24 @@ KVCL_INLINE int8x16_t c64_fifth(int8x16_t nibbles, const unsigned char *bits)
     return vsubq_s8(nibbles, vreinterpretq_s8_u8(sub));
 }
 
-KVCL_INLINE c64 c64_q5_0(const unsigned char *b0, const unsigned char *b1)
+KVCL_INLINE c32 c32_q5_0(const unsigned char *b)
 {
-    return (c64){{c64_fifth(c64_low(b0 + 6), b0 + 2), c64_fifth(c64_high(b0 + 6), b0 + 4),
-                  c64_fifth(c64_low(b1 + 6), b1 + 2), c64_fifth(c64_high(b1 + 6), b1 + 4)}};
+    c32 q = c32_nibbles(b + 6);
+    return (c32){{c32_fifth(q.val[0], b + 2), c32_fifth(q.val[1], b + 4)}};
 }
 
-KVCL_INLINE float32x4_t v16_quarter_dot4(int8x16_t w, int8x16_t x)
+KVCL_INLINE c32 c32_start(kvcl_type type, const int32_t *p)
+{
+    KVCL_UNUSED(type), KVCL_UNUSED(p);
+    return (c32){{vdupq_n_s8(0), vdupq_n_s8(0)}};
+}
+
+KVCL_INLINE void c32_store_starts(int32_t *p, const int8_t *codes)
+{
+    KVCL_UNUSED(p), KVCL_UNUSED(codes);
+}
+
+KVCL_INLINE float32x4_t v8_half_dot4(int8x16_t w, int8x16_t x)
 {
 #if defined(__ARM_FEATURE_DOTPROD)
     return vcvtq_f32_s32(vdotq_s32(vdupq_n_s32(0), w, x));
@@ -223,38 +248,10 @@ KVCL_INLINE float32x4_t v16_quarter_dot4(int8x16_t w, int8x16_t x)
 }
 
 /* The sums of each four products, as floats. */
-KVCL_INLINE v16 v16_dot4(c64 w, c64 x, c64 start)
+KVCL_INLINE v8 v8_dot4(c32 w, c32 x, c32 start)
 {
     KVCL_UNUSED(start);
-    V16_EACH(o, v16_quarter_dot4(w.val[i], x.val[i]));
-}
-
-KVCL_INLINE uint16_t s8_bits(const unsigned char *p)
-{
-    uint16_t h;
-    memcpy(&h, p, sizeof h);
-    return h;
-}
-
-/* The scales of eight blocks `bytes` apart, times dx. */
-KVCL_INLINE s8 s8_load(const unsigned char *p, size_t bytes, const float *dx)
-{
-    uint16_t h[8];
-    KVCL_UNROLL
-    for (size_t i = 0; i < 8; i++)
-        h[i] = s8_bits(p + i * bytes);
-    float16x8_t d = vreinterpretq_f16_u16(vld1q_u16(h));
-    return (s8){{vmulq_f32(vcvt_f32_f16(vget_low_f16(d)), vld1q_f32(dx)),
-                 vmulq_f32(vcvt_high_f32_f16(d), vld1q_f32(dx + 4))}};
-}
-
-/* Scale 2 j in the lanes of the lower eight, 2 j + 1 in the upper eight. */
-KVCL_INLINE v16 s8_pair(s8 s, int j)
-{
-    float32x4_t d = s.val[j / 2];
-    float32x4_t a = j % 2 ? vdupq_laneq_f32(d, 2) : vdupq_laneq_f32(d, 0);
-    float32x4_t b = j % 2 ? vdupq_laneq_f32(d, 3) : vdupq_laneq_f32(d, 1);
-    return (v16){{a, a, b, b}};
+    return (v8){{v8_half_dot4(w.val[0], x.val[0]), v8_half_dot4(w.val[1], x.val[1])}};
 }
 
 #endif

@@ -69,7 +69,7 @@ void KVCL_SIMD_FN(quant_row)(const float *x, int8_t *codes, float *scales, int32
         scales[b] = kvcl_quant_scale(amax);
         v16_store_codes(codes, v16_fma(x0, inv, round));
         v16_store_codes(codes + 16, v16_fma(x1, inv, round));
-        c64_store_starts(starts + (size_t)b * 8, codes);
+        c32_store_starts(starts + (size_t)b * 8, codes);
     }
 }
 
