@@ -135,9 +135,9 @@ void gw_finish(gguf_writer *w)
     while (w->n % w->align != 0)
         put_int(w, 0, 1);
     mark(w);
-    /* 0x2e3f0000-like words: a small f32, pairs of small f16, small f16 scales of blocks */
+    /* read as f32: +-0.008 to 0.012; as f16, and as scales of blocks: +-1 to 1.25 */
     for (size_t i = 0; i < w->offset; i++)
-        put_int(w, i % 2 ? 0x2e : (i * 37) & 0xff, 1);
+        put_int(w, i % 2 == 0 ? i * 37 % 251 : i / 4 % 3 || i % 4 == 1 ? 0x3c : 0xbc, 1);
 }
 
 void gw_free(gguf_writer *w)
