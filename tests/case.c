@@ -38,8 +38,8 @@ void test_run_end(test_run *r)
 void *test_mem(test_run *r, size_t bytes)
 {
     void *p = NULL;
-    ck_assert_uint_lt(r->n_blocks, TEST_MAX_BLOCKS);
-    ck_assert_int_eq(posix_memalign(&p, 32, bytes ? bytes : 1), 0);
+    test_true(r->n_blocks < TEST_MAX_BLOCKS);
+    test_true(posix_memalign(&p, 32, bytes ? bytes : 1) == 0);
     memset(p, 0, bytes);
     return r->blocks[r->n_blocks++] = p;
 }
@@ -61,7 +61,7 @@ void test_ok_at(test_run *r, kvcl_status st, const char *what, const char *file,
 /* The view begins elsewhere in each buffer, aligned to an element and no more. */
 static kvcl_view make_slot(test_run *r, const void *data, size_t bytes, bool out)
 {
-    ck_assert_uint_lt(r->n_slots, TEST_MAX_BUFS);
+    test_true(r->n_slots < TEST_MAX_BUFS);
     test_slot *s = &r->slots[r->n_slots];
     s->off = GUARD_BYTES + 4 * (5 * r->n_slots % 16);
     s->bytes = bytes;
@@ -102,7 +102,7 @@ kvcl_view test_scratch(test_run *r, size_t bytes)
 kvcl_mat *test_mat_of(test_run *r, kvcl_type type, uint32_t rows, uint32_t cols, const void *data)
 {
     kvcl_mat *m = NULL;
-    ck_assert_uint_lt(r->n_mats, TEST_MAX_MATS);
+    test_true(r->n_mats < TEST_MAX_MATS);
     test_ok(r, kvcl_mat_create(r->d->q, type, rows, cols, data, &m));
     return r->mats[r->n_mats++] = m;
 }
@@ -135,7 +135,7 @@ static void identity_row(kvcl_type type, unsigned char *row, uint32_t cols, uint
             /* the value of largest magnitude becomes the code -16 or -8: that scales to 1 */
             if (k / KVCL_QK == b)
                 x[k % KVCL_QK] = 1.0f;
-            ck_assert(kvcl_quantise(type, x, KVCL_QK, block));
+            test_true(kvcl_quantise(type, x, KVCL_QK, block));
         }
 }
 

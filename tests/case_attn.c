@@ -40,7 +40,7 @@ static kvcl_view make_pool(test_run *r, const attn_params *p, kvcl_type type, co
     memset(pool, 0xff, (d->n_pages + 1) * bytes);
     for (uint32_t page = 0; page < d->n_pages; page++) {
         unsigned char *slot = pool + (size_t)d->pages[page] * bytes;
-        ck_assert(kvcl_quantise(type, values + page * elems, elems, slot));
+        test_true(kvcl_quantise(type, values + page * elems, elems, slot));
         kvcl_dequantise(type, slot, elems, values + page * elems);
     }
     return test_in(r, pool, (d->n_pages + 1) * bytes);
@@ -215,9 +215,9 @@ static void run_one_token(test_run *r, const void *params)
         const float *v = d.v + (size_t)(h / (p->n_q / p->n_kv)) * p->dim * KVCL_PAGE_TOKENS;
         for (uint32_t e = 0; e < p->dim; e++) {
             float got = test_values(r, d.out)[h * p->dim + e];
-            ck_assert_msg(got == v[e], "head %u, dim %u: %.9g is not the value %.9g", h, e,
-                          (double)got, (double)v[e]);
-            ck_assert(got != 0.0f || !signbit(got));
+            test_require(got == v[e], "head %u, dim %u: %.9g is not the value %.9g", h, e,
+                         (double)got, (double)v[e]);
+            test_true(got != 0.0f || !signbit(got));
         }
     }
 }

@@ -19,8 +19,8 @@ static void run(test_run *r, const void *params)
 
 static void relative(float got, double want, double limit, const char *what, float x)
 {
-    ck_assert_msg(fabs((double)got - want) <= limit * fabs(want), "%s(%.9g) = %.9g, not %.9g", what,
-                  (double)x, (double)got, want);
+    test_require(fabs((double)got - want) <= limit * fabs(want), "%s(%.9g) = %.9g, not %.9g", what,
+                 (double)x, (double)got, want);
 }
 
 static void check_exp(void)
@@ -29,9 +29,9 @@ static void check_exp(void)
         float x = (float)(-i) * 1e-4f;
         relative(kvcl_exp(x), exp((double)x), 7.6e-8, "exp", x);
     }
-    ck_assert(kvcl_exp(0.0f) == 1.0f && kvcl_exp(-0.0f) == 1.0f);
-    ck_assert(kvcl_exp(-60.0f) > 0.0f);
-    ck_assert(kvcl_exp(-60.00001f) == 0.0f && kvcl_exp(-INFINITY) == 0.0f);
+    test_true(kvcl_exp(0.0f) == 1.0f && kvcl_exp(-0.0f) == 1.0f);
+    test_true(kvcl_exp(-60.0f) > 0.0f);
+    test_true(kvcl_exp(-60.00001f) == 0.0f && kvcl_exp(-INFINITY) == 0.0f);
 }
 
 static void check_inverses(void)
@@ -43,7 +43,7 @@ static void check_inverses(void)
             relative(kvcl_rsqrt(x), 1.0 / sqrt((double)x), 1.5e-7, "rsqrt", x);
         }
     }
-    ck_assert(kvcl_recip(1.0f) == 1.0f);
+    test_true(kvcl_recip(1.0f) == 1.0f);
 }
 
 static void check_sigmoid(void)
@@ -52,27 +52,27 @@ static void check_sigmoid(void)
         float x = (float)i * 1e-4f;
         relative(kvcl_sigmoid(x), 1.0 / (1.0 + exp(-(double)x)), 2e-7, "sigmoid", x);
     }
-    ck_assert(kvcl_sigmoid(0.0f) == 0.5f && kvcl_sigmoid(100.0f) == 1.0f);
-    ck_assert(kvcl_silu(-100.0f) == 0.0f && !signbit(kvcl_silu(-100.0f)));
-    ck_assert(kvcl_gelu(-100.0f) == 0.0f && !signbit(kvcl_gelu(-100.0f)));
-    ck_assert(kvcl_silu(100.0f) == 100.0f && kvcl_gelu(100.0f) == 100.0f);
+    test_true(kvcl_sigmoid(0.0f) == 0.5f && kvcl_sigmoid(100.0f) == 1.0f);
+    test_true(kvcl_silu(-100.0f) == 0.0f && !signbit(kvcl_silu(-100.0f)));
+    test_true(kvcl_gelu(-100.0f) == 0.0f && !signbit(kvcl_gelu(-100.0f)));
+    test_true(kvcl_silu(100.0f) == 100.0f && kvcl_gelu(100.0f) == 100.0f);
 }
 
 static void check_quantiser(test_rng *rng)
 {
-    ck_assert(kvcl_quant_scale(0.0f) == 0.0f && kvcl_quant_inv(0.0f) == 0.0f);
-    ck_assert(kvcl_quant_scale(9e-31f) == 0.0f && kvcl_quant_inv(9e-31f) == 0.0f);
+    test_true(kvcl_quant_scale(0.0f) == 0.0f && kvcl_quant_inv(0.0f) == 0.0f);
+    test_true(kvcl_quant_scale(9e-31f) == 0.0f && kvcl_quant_inv(9e-31f) == 0.0f);
     for (int i = 0; i < 200000; i++) {
         float amax = ldexpf(1.0f + (float)test_below(rng, 1u << 23) * 0x1p-23f,
                             (int)test_below(rng, 60) - 40);
         float x = amax * test_unit(rng), d = kvcl_quant_scale(amax), inv = kvcl_quant_inv(amax);
         int q = kvcl_quant_code(x, inv), top = kvcl_quant_code(-amax, inv);
-        ck_assert_msg(q >= -127 && q <= 127 && top == -127, "amax %.9g: codes %d, %d", (double)amax,
-                      q, top);
+        test_require(q >= -127 && q <= 127 && top == -127, "amax %.9g: codes %d, %d", (double)amax,
+                     q, top);
         test_close((double)q * (double)d, (double)x, (double)d * 0.5001, "activation", 0);
     }
     for (int i = -20000; i <= 20000; i++)
-        ck_assert_int_eq(kvcl_round((float)i * 0.125f), (int)rint(i * 0.125));
+        test_true(kvcl_round((float)i * 0.125f) == (int)rint(i * 0.125));
 }
 
 static void identity(test_run *r, const void *params)
@@ -83,14 +83,14 @@ static void identity(test_run *r, const void *params)
     check_inverses();
     check_sigmoid();
     check_quantiser(&r->rng);
-    ck_assert(!signbit(kvcl_zero(-0.0f)) && kvcl_zero(-1.0f) == -1.0f);
+    test_true(!signbit(kvcl_zero(-0.0f)) && kvcl_zero(-1.0f) == -1.0f);
     for (unsigned i = 0; i < 100000; i++) {
         float u = kvcl_unit(kvcl_mix(i));
-        ck_assert(u >= -1.0f && u < 1.0f);
+        test_true(u >= -1.0f && u < 1.0f);
         lo = kvcl_min_u32(lo, kvcl_mix(i));
         hi = kvcl_max_u32(hi, kvcl_mix(i));
     }
-    ck_assert(lo < 1u << 20 && hi > UINT32_MAX - (1u << 20));
+    test_true(lo < 1u << 20 && hi > UINT32_MAX - (1u << 20));
 }
 
 void test_cases_selftest(test_cases *cases)

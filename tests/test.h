@@ -20,6 +20,14 @@
 
 #include <check.h>
 
+/* Like ck_assert_msg, but for loops: Check's own sends a message on success, too. */
+#define test_require(cond, ...)        \
+    do {                               \
+        if (!(cond))                   \
+            ck_abort_msg(__VA_ARGS__); \
+    } while (0)
+#define test_true(cond) test_require(cond, "'%s' is false", #cond)
+
 /* ---- made-up data -------------------------------------------------------------------------- */
 
 /* Word number `counter` of stream `seed`: any word can be had without the ones before it. */

@@ -50,23 +50,28 @@ static void report(const char *row, const char *label, const unsigned char *want
     fflush(stdout);
 }
 
-static void check_case(test_dev *d, const test_case *c, uint64_t seed)
+/* A row that differs from the one before it in the number of threads: having the same bits, it has
+ * the same identities. */
+static bool more_threads(const test_dev *d)
 {
-    size_t n_want = 0, n_got = 0;
+    return strncmp(d->row, "cpu:", 4) == 0 && !strstr(d->row, ":1");
+}
+
+static void check_case(test_dev *d, const test_case *c, uint64_t seed, const unsigned char *want,
+                       size_t n_want)
+{
+    size_t n_got = 0;
     if (test_env_on("KVCL_TEST_VERBOSE")) {
         printf("%s: %s\n", d->row, c->label);
         fflush(stdout);
     }
-    unsigned char *want = run_case(test_reference(), c, seed, &n_want);
     unsigned char *got = run_case(d, c, seed, &n_got);
-    ck_assert_uint_eq(n_want, n_got);
-    bool same = memcmp(want, got, n_want) == 0;
+    bool same = n_want == n_got && memcmp(want, got, n_want) == 0;
     if (!same)
         report(d->row, c->label, want, got, n_want);
-    free(want);
     free(got);
-    ck_assert_msg(same, "%s on %s: other bits than the scalar twin", c->label, d->row);
-    if (c->identity) {
+    test_require(same, "%s on %s: other bits than the scalar twin", c->label, d->row);
+    if (c->identity && !more_threads(d)) {
         test_run r;
         test_run_begin(&r, d, seed);
         c->identity(&r, c->params);
@@ -80,9 +85,14 @@ static void check_stem(const stem *s)
     size_t n_rows = test_rows(&rows);
     test_cases cases = {0};
     s->list(&cases);
-    for (size_t i = 0; i < n_rows; i++)
-        for (size_t k = 0; k < cases.n; k++)
-            check_case(&rows[i], &cases.list[k], test_seed() + k);
+    for (size_t k = 0; k < cases.n; k++) {
+        size_t n_want;
+        uint64_t seed = test_seed() + k;
+        unsigned char *want = run_case(test_reference(), &cases.list[k], seed, &n_want);
+        for (size_t i = 0; i < n_rows; i++)
+            check_case(&rows[i], &cases.list[k], seed, want, n_want);
+        free(want);
+    }
     printf("%s: %zu cases on %zu rows\n", s->name, cases.n, n_rows);
     fflush(stdout);
     free(cases.list);
