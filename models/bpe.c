@@ -103,6 +103,8 @@ static kvcl_status compile(kvcl_tokenizer *tok, const char *pattern)
     tok->split = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP,
                                &err, &at, cc);
     pcre2_compile_context_free(cc);
+    KVCL_CHECK(tok->ctx, tok->split || err != PCRE2_ERROR_HEAP_FAILED, KVCL_E_MEM,
+               "no memory for the word pattern");
     KVCL_CHECK(tok->ctx, tok->split, KVCL_E_UNSUPPORTED,
                "the PCRE2 library refuses the word pattern (error %d at %zu); it must be built "
                "with Unicode support",

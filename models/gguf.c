@@ -4,8 +4,6 @@
 #include "mem.h"
 #include "strmap.h"
 
-#include <stdio.h>
-
 /* Smallest bytes of one entry: what a count is held against before anything is allocated. */
 #define MIN_KV_BYTES (8 + 1 + 4 + 1)
 #define MIN_TENSOR_BYTES (8 + 1 + 4 + 8 + 4 + 8)
@@ -46,20 +44,9 @@ static bool read_u64(cursor *c, uint64_t *out)
     return true;
 }
 
-#define BAD(g, ...) bad((g), KVCL_E_FORMAT, __VA_ARGS__)
-
-static kvcl_status bad(const kvcl_gguf *g, kvcl_status st, const char *fmt, ...) KVCL_PRINTF(3, 4);
-
-/* Prefixes the path, which every sentence of this file needs. */
-static kvcl_status bad(const kvcl_gguf *g, kvcl_status st, const char *fmt, ...)
-{
-    char text[512];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    return kvcl_fail(g->ctx, st, "%s: %s", g->path, text);
-}
+/* Every sentence of this file begins with the path. */
+#define FAIL(g, st, fmt, ...) kvcl_fail((g)->ctx, (st), "%s: " fmt, (g)->path, __VA_ARGS__)
+#define BAD(g, fmt, ...) FAIL((g), KVCL_E_FORMAT, fmt, __VA_ARGS__)
 
 static kvcl_status truncated(const kvcl_gguf *g, const char *where)
 {
@@ -92,17 +79,20 @@ static kvcl_status check_version(const kvcl_gguf *g)
 {
     uint32_t v = g->version;
     if (v != 0 && (v & 0xffffu) == 0)
-        return bad(g, KVCL_E_VERSION,
-                   "a big-endian GGUF file, which is not supported; convert it to little-endian");
+        return FAIL(g, KVCL_E_VERSION,
+                    "a big-endian GGUF file (version bytes %08x), which is not supported; convert "
+                    "it to little-endian",
+                    v);
     if (v == 1)
-        return bad(g, KVCL_E_VERSION,
-                   "GGUF version 1 is not supported (versions 2 and 3 are); convert the model "
-                   "again with a current converter");
+        return FAIL(g, KVCL_E_VERSION,
+                    "GGUF version %u is not supported (versions 2 and 3 are); convert the model "
+                    "again with a current converter",
+                    v);
     if (v != 2 && v != 3)
-        return bad(g, KVCL_E_VERSION,
-                   "GGUF version %u is not supported (versions 2 and 3 are); the file is damaged "
-                   "or newer than this program",
-                   v);
+        return FAIL(g, KVCL_E_VERSION,
+                    "GGUF version %u is not supported (versions 2 and 3 are); the file is damaged "
+                    "or newer than this program",
+                    v);
     return KVCL_OK;
 }
 
@@ -112,8 +102,10 @@ static kvcl_status read_header(kvcl_gguf *g, cursor *c)
     if (!read_bytes(c, magic, 4))
         return truncated(g, "the header");
     if (memcmp(magic, "GGUF", 4) != 0)
-        return BAD(g, "not a GGUF file (it does not begin with \"GGUF\"); give a model in GGUF "
-                      "format");
+        return BAD(g,
+                   "not a GGUF file (it does not begin with \"%s\"); give a model in GGUF "
+                   "format",
+                   "GGUF");
     if (!read_u32(c, &g->version))
         return truncated(g, "the header");
     KVCL_TRY(check_version(g));
@@ -286,15 +278,15 @@ static kvcl_status read_tensor_type(kvcl_gguf *g, cursor *c, kvcl_gguf_tensor *t
         return truncated(g, "the list of tensors");
     const char *name = kvcl_type_gguf_name(type);
     if (!name)
-        return bad(g, KVCL_E_UNSUPPORTED,
-                   "tensor '%s' has type number %u, which this program does not know; it reads "
-                   "F32, F16, BF16, Q8_0, Q5_0 and Q4_0",
-                   t->name, type);
+        return FAIL(g, KVCL_E_UNSUPPORTED,
+                    "tensor '%s' has type number %u, which this program does not know; it reads "
+                    "F32, F16, BF16, Q8_0, Q5_0 and Q4_0",
+                    t->name, type);
     if (!kvcl_type_known(type))
-        return bad(g, KVCL_E_UNSUPPORTED,
-                   "tensor '%s' has type %s, which is not supported; use a file with F32, F16, "
-                   "BF16, Q8_0, Q5_0 or Q4_0 tensors",
-                   t->name, name);
+        return FAIL(g, KVCL_E_UNSUPPORTED,
+                    "tensor '%s' has type %s, which is not supported; use a file with F32, F16, "
+                    "BF16, Q8_0, Q5_0 or Q4_0 tensors",
+                    t->name, name);
     t->type = (kvcl_type)type;
     uint32_t elems = kvcl_type_block_elems(t->type);
     if (t->dims[0] % elems != 0)

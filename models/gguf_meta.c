@@ -42,13 +42,16 @@ bool kvcl_str_is(kvcl_str s, const char *text)
     return s.n == strlen(text) && memcmp(s.s, text, s.n) == 0;
 }
 
-static uint64_t get_le(const unsigned char *p, size_t n)
+/* n bytes, shifted into `above`: 0, or all ones for a negative number. */
+static uint64_t get_bytes(const unsigned char *p, size_t n, uint64_t above)
 {
-    uint64_t v = 0;
+    uint64_t v = above;
     for (size_t i = n; i-- > 0;)
         v = v << 8 | p[i];
     return v;
 }
+
+static uint64_t get_le(const unsigned char *p, size_t n) { return get_bytes(p, n, 0); }
 
 static bool is_signed(kvcl_gguf_type t)
 {
@@ -65,10 +68,9 @@ static bool is_integer(kvcl_gguf_type t)
 static uint64_t integer_at(const kvcl_gguf_kv *kv, uint64_t i, bool *negative)
 {
     size_t size = kvcl_gguf_scalar_bytes((uint32_t)kv->elem_type);
-    uint64_t v = get_le(kv->data + i * size, size);
-    uint64_t sign = UINT64_C(1) << (8 * size - 1);
-    *negative = is_signed(kv->elem_type) && (v & sign) != 0;
-    return *negative ? v | ~(2 * sign - 1) : v;
+    const unsigned char *p = kv->data + i * size;
+    *negative = is_signed(kv->elem_type) && (p[size - 1] & 0x80) != 0;
+    return get_bytes(p, size, *negative ? ~UINT64_C(0) : 0);
 }
 
 static double real_of(const kvcl_gguf_kv *kv)
