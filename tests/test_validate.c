@@ -1,0 +1,409 @@
+/* test_validate.c - the single validation layer: every operation refuses every wrong argument with
+ * the right status and a sentence that names the operation, writes nothing then, and takes empty
+ * sizes.  Backends never see these calls: one device tells for all. */
+#include "test.h"
+
+#include "types.h"
+
+#include <stdio.h>
+
+#define N 4096 /* elements of each buffer */
+
+static test_dev d;
+static kvcl_queue *q;
+static kvcl_buf *in, *aux, *out, *out2;
+static kvcl_mat *w, *w_rows, *w_cols;
+static float rows_data[64 * 64], image[N];
+
+static kvcl_buf *make_buf(void)
+{
+    kvcl_buf *b = NULL;
+    ck_assert_int_eq(kvcl_buf_create(d.dev, N * sizeof(float), "test", &b), KVCL_OK);
+    ck_assert_int_eq(kvcl_buf_write(q, b, 0, image, sizeof image), KVCL_OK);
+    return b;
+}
+
+static void setup(void)
+{
+    char why[512] = "";
+    ck_assert_msg(test_dev_open("cpu", &d, why, sizeof why) == KVCL_OK, "%s", why);
+    q = d.q;
+    test_rng rng = {.seed = test_seed()};
+    test_fill_f32(&rng, image, N, 1.0f);
+    test_fill_f32(&rng, rows_data, kvcl_array_len(rows_data), 1.0f);
+    in = make_buf();
+    aux = make_buf();
+    out = make_buf();
+    out2 = make_buf();
+    ck_assert_int_eq(kvcl_mat_create(q, KVCL_F32, 8, 64, rows_data, &w), KVCL_OK);
+    ck_assert_int_eq(kvcl_mat_create(q, KVCL_F32, 9, 64, rows_data, &w_rows), KVCL_OK);
+    ck_assert_int_eq(kvcl_mat_create(q, KVCL_F32, 8, 32, rows_data, &w_cols), KVCL_OK);
+}
+
+/* Whatever was refused has written nothing. */
+static void teardown(void)
+{
+    kvcl_buf *all[] = {in, aux, out, out2};
+    ck_assert_int_eq(kvcl_queue_wait(q), KVCL_OK);
+    for (size_t i = 0; i < kvcl_array_len(all); i++) {
+        float now[N];
+        ck_assert_int_eq(kvcl_buf_read(q, all[i], 0, now, sizeof now), KVCL_OK);
+        ck_assert_mem_eq(now, image, sizeof now);
+        kvcl_buf_free(all[i]);
+    }
+    kvcl_mat_free(w);
+    kvcl_mat_free(w_rows);
+    kvcl_mat_free(w_cols);
+    test_dev_close(&d);
+}
+
+static kvcl_view view(kvcl_buf *b, size_t first, size_t n)
+{
+    return (kvcl_view){b, first * sizeof(float), n * sizeof(float)};
+}
+
+/* The call with `change` applied to a copy of `good` answers `status`. */
+#define REFUSED(op, good, status, change)                                                        \
+    do {                                                                                         \
+        kvcl_##op##_args a = (good);                                                             \
+        change;                                                                                  \
+        kvcl_status got_ = kvcl_op_##op(q, &a);                                                  \
+        ck_assert_msg(got_ == (status), "%s with %s: %s (%s)", #op, #change,                     \
+                      kvcl_status_string(got_), kvcl_last_error(d.ctx));                         \
+        ck_assert_msg((status) == KVCL_OK || strstr(kvcl_last_error(d.ctx), #op),                \
+                      "%s with %s: the sentence is '%s'", #op, #change, kvcl_last_error(d.ctx)); \
+    } while (0)
+
+/* What holds for any view of at least `elems` elements: missing, too small, beyond the buffer,
+ * misaligned. */
+#define BAD_VIEWS(op, good, field, elems)                                   \
+    do {                                                                    \
+        REFUSED(op, good, KVCL_E_ARG, a.field.buf = NULL);                  \
+        REFUSED(op, good, KVCL_E_ARG, a.field.bytes = ((elems)-1) * 4);     \
+        REFUSED(op, good, KVCL_E_ARG, a.field.bytes = 0);                   \
+        REFUSED(op, good, KVCL_E_ARG, a.field.off = (N - (elems) + 1) * 4); \
+        REFUSED(op, good, KVCL_E_ARG, a.field.off = SIZE_MAX - 3);          \
+        REFUSED(op, good, KVCL_E_ARG, a.field.bytes = SIZE_MAX - 3);        \
+        REFUSED(op, good, KVCL_E_ARG, a.field.off += 2);                    \
+    } while (0)
+
+START_TEST(embed_rows)
+{
+    kvcl_embed_rows_args good = {
+        .table = w, .ids = view(in, 0, 2), .out = view(out, 0, 128), .n = 2};
+    BAD_VIEWS(embed_rows, good, ids, 2);
+    BAD_VIEWS(embed_rows, good, out, 128);
+    REFUSED(embed_rows, good, KVCL_E_ARG, a.table = NULL);
+    REFUSED(embed_rows, good, KVCL_E_ARG, a.out = a.ids = view(in, 0, 128));
+    REFUSED(embed_rows, good, KVCL_E_ARG, a.pos_table = w_cols);
+    REFUSED(embed_rows, good, KVCL_E_ARG, (a.pos_table = w, a.pos0 = 7));
+    REFUSED(embed_rows, good, KVCL_E_ARG, (a.pos_table = w, a.pos0 = UINT32_MAX));
+    REFUSED(embed_rows, good, KVCL_OK, (a.n = 0, a.table = NULL));
+}
+END_TEST
+
+START_TEST(norm)
+{
+    kvcl_norm_args good = {.x = view(in, 0, 128), .out = view(out, 0, 128), .n = 2, .dim = 64};
+    good.spec = (kvcl_norm_spec){KVCL_NORM_LAYER, 1e-5f, view(aux, 0, 64), view(aux, 64, 64)};
+    BAD_VIEWS(norm, good, x, 128);
+    BAD_VIEWS(norm, good, out, 128);
+    BAD_VIEWS(norm, good, spec.weight, 64);
+    BAD_VIEWS(norm, good, spec.bias, 64);
+    REFUSED(norm, good, KVCL_E_UNSUPPORTED, a.dim = 63);
+    REFUSED(norm, good, KVCL_E_UNSUPPORTED, a.dim = 0);
+    REFUSED(norm, good, KVCL_E_UNSUPPORTED, a.dim = 65536 + 32);
+    REFUSED(norm, good, KVCL_E_ARG, a.spec.kind = (kvcl_norm_kind)3);
+    REFUSED(norm, good, KVCL_E_ARG, a.spec.eps = 0.0f);
+    REFUSED(norm, good, KVCL_E_ARG, a.spec.eps = -1.0f);
+    REFUSED(norm, good, KVCL_E_ARG, a.out = view(in, 1, 128));
+    REFUSED(norm, good, KVCL_E_ARG, a.out = view(in, 127, 128));
+    REFUSED(norm, good, KVCL_E_ARG, a.out = view(aux, 32, 128));
+    REFUSED(norm, good, KVCL_E_ARG, a.out = view(aux, 100, 128));
+    REFUSED(norm, good, KVCL_OK, (a.n = 0, a.x.buf = NULL));
+}
+END_TEST
+
+START_TEST(matvec_views)
+{
+    kvcl_matvec_args good = {.n = 2, .n_seg = 2, .w = {w, w_rows}, .x_stride = 70};
+    good.x = view(in, 0, 70 + 64);
+    good.out[0] = view(out, 0, 10 + 8);
+    good.out[1] = view(out2, 0, 10 + 9);
+    good.out_stride[0] = good.out_stride[1] = 10;
+    good.bias[0] = view(aux, 0, 8);
+    good.bias[1] = view(aux, 8, 9);
+    good.norm = (kvcl_norm_spec){KVCL_NORM_RMS, 1e-5f, view(aux, 64, 64), {0}};
+    BAD_VIEWS(matvec, good, x, 70 + 64);
+    BAD_VIEWS(matvec, good, out[0], 10 + 8);
+    BAD_VIEWS(matvec, good, out[1], 10 + 9);
+    BAD_VIEWS(matvec, good, norm.weight, 64);
+    REFUSED(matvec, good, KVCL_E_ARG, a.bias[0].bytes = 28);
+    REFUSED(matvec, good, KVCL_E_ARG, a.bias[1].bytes = 32);
+    REFUSED(matvec, good, KVCL_E_ARG, a.bias[1].off = 2);
+    REFUSED(matvec, good, KVCL_E_ARG, a.x_stride = 63);
+    REFUSED(matvec, good, KVCL_E_ARG, a.out_stride[0] = 7);
+    REFUSED(matvec, good, KVCL_E_ARG, a.out_stride[1] = 8);
+    REFUSED(matvec, good, KVCL_E_ARG, a.out[1] = view(in, 100, 19));
+    REFUSED(matvec, good, KVCL_E_ARG, a.out[0] = view(in, 0, 18));
+}
+END_TEST
+
+START_TEST(matvec_the_rest)
+{
+    kvcl_matvec_args good = {.n = 2, .n_seg = 1, .w = {w}, .x_stride = 64};
+    good.x = view(in, 0, 128);
+    good.out[0] = view(out, 0, 16);
+    good.out_stride[0] = 8;
+    kvcl_matvec_args glu = good;
+    glu.n_seg = 2;
+    glu.w[1] = w;
+    glu.act = KVCL_ACT_SWIGLU;
+    REFUSED(matvec, good, KVCL_E_ARG, a.n_seg = 0);
+    REFUSED(matvec, good, KVCL_E_ARG, a.n_seg = 4);
+    REFUSED(matvec, good, KVCL_E_ARG, a.n_seg = 2);
+    REFUSED(matvec, good, KVCL_E_ARG, a.w[0] = NULL);
+    REFUSED(matvec, good, KVCL_E_ARG, a.act = (kvcl_act)3);
+    REFUSED(matvec, good, KVCL_E_ARG, a.act = KVCL_ACT_SWIGLU);
+    REFUSED(matvec, glu, KVCL_E_ARG, a.w[1] = w_rows);
+    REFUSED(matvec, glu, KVCL_E_ARG, a.w[1] = w_cols);
+    REFUSED(matvec, good, KVCL_E_ARG, a.norm.kind = (kvcl_norm_kind)7);
+    REFUSED(matvec, good, KVCL_E_ARG, (a.res = view(aux, 0, 15)));
+    REFUSED(matvec, good, KVCL_E_ARG, (a.res = view(out, 1, 16)));
+    REFUSED(matvec, glu, KVCL_E_ARG,
+            (a.act = KVCL_ACT_NONE, a.out[1] = view(out2, 0, 16), a.out_stride[1] = 8,
+             a.res = view(aux, 0, 16)));
+    REFUSED(matvec, good, KVCL_OK, (a.n = 0, a.w[0] = NULL));
+}
+END_TEST
+
+START_TEST(matmul)
+{
+    kvcl_matmul_args good = {.n = 2, .w = w, .x_stride = 64, .out_stride = 8};
+    size_t need = kvcl_matmul_scratch_bytes(d.dev, 2, w) / sizeof(float);
+    good.x = view(in, 0, 128);
+    good.out = view(out, 0, 16);
+    good.scratch = view(out2, 0, need);
+    BAD_VIEWS(matmul, good, x, 128);
+    BAD_VIEWS(matmul, good, out, 16);
+    if (need > 0) {
+        BAD_VIEWS(matmul, good, scratch, need);
+        REFUSED(matmul, good, KVCL_E_ARG, a.scratch = view(in, 8, need));
+        REFUSED(matmul, good, KVCL_E_ARG, a.scratch = view(out, 8, need));
+    }
+    REFUSED(matmul, good, KVCL_E_ARG, a.w = NULL);
+    REFUSED(matmul, good, KVCL_E_ARG, a.x_stride = 63);
+    REFUSED(matmul, good, KVCL_E_ARG, a.out_stride = 7);
+    REFUSED(matmul, good, KVCL_E_ARG, a.out = view(in, 127, 16));
+    REFUSED(matmul, good, KVCL_OK, (a.n = 0, a.w = NULL));
+}
+END_TEST
+
+START_TEST(matrices)
+{
+    kvcl_mat *bad = NULL, odd;
+    test_dev other;
+    char why[512];
+    kvcl_matmul_args good = {.n = 2, .w = w, .x_stride = 64, .out_stride = 8};
+    good.x = view(in, 0, 128);
+    good.out = view(out, 0, 16);
+    good.scratch = view(out2, 0, N);
+    ck_assert_int_eq(kvcl_mat_create(q, KVCL_F32, 0, 64, rows_data, &bad), KVCL_E_ARG);
+    ck_assert_int_eq(kvcl_mat_create(q, KVCL_F32, 8, 0, rows_data, &bad), KVCL_E_ARG);
+    ck_assert_int_eq(kvcl_mat_create(q, KVCL_F32, 8, 64, NULL, &bad), KVCL_E_ARG);
+    ck_assert_ptr_null(bad);
+    kvcl_mat_free(NULL);
+    odd = *w;
+    odd.cols = 48;
+    REFUSED(matmul, good, KVCL_E_UNSUPPORTED, a.w = &odd);
+    odd.cols = 65536 + 32;
+    REFUSED(matmul, good, KVCL_E_UNSUPPORTED, a.w = &odd);
+    odd = *w;
+    odd.type = (kvcl_type)3;
+    REFUSED(matmul, good, KVCL_E_UNSUPPORTED, a.w = &odd);
+    ck_assert_int_eq(test_dev_open("cpu", &other, why, sizeof why), KVCL_OK);
+    odd = *w;
+    odd.dev = other.dev;
+    REFUSED(matmul, good, KVCL_E_ARG, a.w = &odd);
+    kvcl_buf foreign = *in;
+    foreign.dev = other.dev;
+    REFUSED(matmul, good, KVCL_E_ARG, a.x.buf = &foreign);
+    test_dev_close(&other);
+}
+END_TEST
+
+START_TEST(elementwise)
+{
+    kvcl_add_args sum = {.n = 3, .dim = 7, .stride = 9};
+    kvcl_swiglu_args glu = {view(in, 0, 40), view(aux, 0, 40), view(out, 0, 40), 40};
+    kvcl_gelu_args gelu = {view(in, 0, 40), view(out, 0, 40), 40};
+    sum.a = view(in, 0, 25);
+    sum.b = view(aux, 0, 21);
+    sum.out = view(out, 0, 25);
+    BAD_VIEWS(add, sum, a, 25);
+    BAD_VIEWS(add, sum, b, 21);
+    BAD_VIEWS(add, sum, out, 25);
+    REFUSED(add, sum, KVCL_E_ARG, a.stride = 6);
+    REFUSED(add, sum, KVCL_E_ARG, a.out = view(in, 1, 25));
+    REFUSED(add, sum, KVCL_E_ARG, a.out = view(aux, 20, 25));
+    REFUSED(add, sum, KVCL_OK, (a.n = 0, a.a.buf = NULL));
+    REFUSED(add, sum, KVCL_OK, (a.dim = 0, a.a.buf = NULL));
+    BAD_VIEWS(swiglu, glu, gate, 40);
+    BAD_VIEWS(swiglu, glu, up, 40);
+    BAD_VIEWS(swiglu, glu, out, 40);
+    REFUSED(swiglu, glu, KVCL_E_ARG, a.out = view(in, 39, 40));
+    REFUSED(swiglu, glu, KVCL_E_ARG, a.out = view(aux, 4, 40));
+    REFUSED(swiglu, glu, KVCL_OK, (a.n_elems = 0, a.gate.buf = NULL));
+    BAD_VIEWS(gelu, gelu, x, 40);
+    BAD_VIEWS(gelu, gelu, out, 40);
+    REFUSED(gelu, gelu, KVCL_E_ARG, a.out = view(in, 8, 40));
+    REFUSED(gelu, gelu, KVCL_OK, (a.n_elems = 0, a.x.buf = NULL));
+}
+END_TEST
+
+START_TEST(selftest)
+{
+    kvcl_selftest_args small = {view(out, 0, N)};
+    REFUSED(selftest, small, KVCL_E_ARG, a.out.buf = NULL);
+    REFUSED(selftest, small, KVCL_E_ARG, a.out.off = 0);
+}
+END_TEST
+
+START_TEST(rope_store)
+{
+    /* 2 tokens at positions 63 and 64, one head of 8: a page holds 512 elements */
+    kvcl_rope_store_args good = {.n = 2, .qkv_stride = 24, .pos0 = 63};
+    good.n_q_heads = good.n_kv_heads = 1;
+    good.head_dim = good.n_rot = 8;
+    good.n_pages = 2;
+    good.pairing = KVCL_ROPE_HALVES;
+    good.qkv = view(out2, 0, 48);
+    good.table = view(in, 0, 65 * 8);
+    good.k = view(out, 0, 1024);
+    good.v = view(out, 1024, 1024);
+    good.page_table = view(aux, 0, 2);
+    BAD_VIEWS(rope_store, good, qkv, 48);
+    BAD_VIEWS(rope_store, good, table, 65 * 8);
+    BAD_VIEWS(rope_store, good, page_table, 2);
+    REFUSED(rope_store, good, KVCL_E_ARG, a.k.buf = NULL);
+    REFUSED(rope_store, good, KVCL_E_ARG, a.v.buf = NULL);
+    REFUSED(rope_store, good, KVCL_E_ARG, a.k.bytes = 511 * 4);
+    REFUSED(rope_store, good, KVCL_E_ARG, a.v.off += 2);
+    REFUSED(rope_store, good, KVCL_E_ARG, a.v = view(out, 1000, 1024));
+    REFUSED(rope_store, good, KVCL_E_ARG, a.k = view(out2, 40, 1024));
+    REFUSED(rope_store, good, KVCL_E_ARG, a.v = view(out2, 40, 1024));
+    REFUSED(rope_store, good, KVCL_E_UNSUPPORTED, a.type_k = KVCL_BF16);
+    REFUSED(rope_store, good, KVCL_E_UNSUPPORTED, a.type_v = KVCL_Q8_0);
+    REFUSED(rope_store, good, KVCL_E_UNSUPPORTED, a.n_kv_heads = 0);
+    REFUSED(rope_store, good, KVCL_E_UNSUPPORTED, (a.n_q_heads = 3, a.n_kv_heads = 2));
+    REFUSED(rope_store, good, KVCL_E_UNSUPPORTED, a.head_dim = 12);
+    REFUSED(rope_store, good, KVCL_E_UNSUPPORTED, a.head_dim = 264);
+    REFUSED(rope_store, good, KVCL_E_UNSUPPORTED, a.pos0 = UINT32_MAX);
+    REFUSED(rope_store, good, KVCL_E_ARG, a.n_rot = 7);
+    REFUSED(rope_store, good, KVCL_E_ARG, a.n_rot = 0);
+    REFUSED(rope_store, good, KVCL_E_ARG, a.n_rot = 10);
+    REFUSED(rope_store, good, KVCL_E_ARG, a.pairing = (kvcl_rope_pairing)3);
+    REFUSED(rope_store, good, KVCL_E_ARG, a.qkv_stride = 23);
+    REFUSED(rope_store, good, KVCL_E_ARG, a.n_pages = 1);
+    REFUSED(rope_store, good, KVCL_E_ARG, a.first_page = 1);
+    REFUSED(rope_store, good, KVCL_OK, (a.n = 0, a.qkv.buf = NULL));
+}
+END_TEST
+
+START_TEST(attn_raw)
+{
+    kvcl_attn_raw_args good = {.n = 2, .q_stride = 16, .pos0 = 63, .n_q_heads = 2};
+    good.n_kv_heads = 1;
+    good.head_dim = 8;
+    good.n_pages = good.n_parts = 2;
+    good.scale = 1.0f;
+    good.type_k = good.type_v = KVCL_F32;
+    good.q = view(in, 0, 32);
+    good.k = view(in, 1024, 1024);
+    good.v = view(in, 2048, 1024);
+    good.page_table = view(aux, 0, 2);
+    good.ml = view(out, 0, 16);
+    good.o = view(out2, 0, 64);
+    BAD_VIEWS(attn_raw, good, q, 32);
+    BAD_VIEWS(attn_raw, good, page_table, 2);
+    BAD_VIEWS(attn_raw, good, ml, 16);
+    BAD_VIEWS(attn_raw, good, o, 64);
+    BAD_VIEWS(attn_raw, good, k, 512);
+    BAD_VIEWS(attn_raw, good, v, 512);
+    REFUSED(attn_raw, good, KVCL_E_ARG, a.q_stride = 15);
+    REFUSED(attn_raw, good, KVCL_E_ARG, a.first_page = 1);
+    REFUSED(attn_raw, good, KVCL_E_ARG, a.first_page = 3);
+    REFUSED(attn_raw, good, KVCL_E_ARG, a.n_pages = UINT32_MAX);
+    REFUSED(attn_raw, good, KVCL_E_ARG, a.ml = view(in, 16, 16));
+    REFUSED(attn_raw, good, KVCL_E_ARG, a.o = view(in, 16, 64));
+    REFUSED(attn_raw, good, KVCL_E_ARG, a.o = view(out, 8, 64));
+    REFUSED(attn_raw, good, KVCL_E_UNSUPPORTED, a.type_k = KVCL_Q4_0);
+    REFUSED(attn_raw, good, KVCL_E_UNSUPPORTED, a.type_v = KVCL_BF16);
+    REFUSED(attn_raw, good, KVCL_E_UNSUPPORTED, a.head_dim = 9);
+    REFUSED(attn_raw, good, KVCL_E_UNSUPPORTED, a.head_dim = 0);
+    REFUSED(attn_raw, good, KVCL_E_UNSUPPORTED, a.n_q_heads = 0);
+    REFUSED(attn_raw, good, KVCL_OK, (a.n = 0, a.q.buf = NULL));
+    REFUSED(attn_raw, good, KVCL_OK, (a.n_pages = 0, a.q.buf = NULL));
+}
+END_TEST
+
+START_TEST(attn_merge)
+{
+    kvcl_attn_merge_args good = {.n = 2, .pos0 = 63, .n_parts = 2, .n_q_heads = 2, .head_dim = 8};
+    good.out_stride = 17;
+    good.ml = view(in, 0, 16);
+    good.o = view(aux, 0, 64);
+    good.out = view(out, 0, 33);
+    BAD_VIEWS(attn_merge, good, ml, 16);
+    BAD_VIEWS(attn_merge, good, o, 64);
+    BAD_VIEWS(attn_merge, good, out, 33);
+    REFUSED(attn_merge, good, KVCL_E_ARG, a.out_stride = 15);
+    REFUSED(attn_merge, good, KVCL_E_ARG, a.n_parts = 1);
+    REFUSED(attn_merge, good, KVCL_E_ARG, a.pos0 = 127);
+    REFUSED(attn_merge, good, KVCL_E_ARG, a.out = view(in, 10, 33));
+    REFUSED(attn_merge, good, KVCL_E_ARG, a.out = view(aux, 10, 33));
+    REFUSED(attn_merge, good, KVCL_E_UNSUPPORTED, a.head_dim = 4);
+    REFUSED(attn_merge, good, KVCL_OK, (a.n = 0, a.ml.buf = NULL));
+}
+END_TEST
+
+START_TEST(buffers)
+{
+    unsigned char bytes[8] = {0};
+    ck_assert_int_eq(kvcl_buf_write(q, out, N * 4 - 7, bytes, 8), KVCL_E_ARG);
+    ck_assert_int_eq(kvcl_buf_write(q, out, SIZE_MAX, bytes, 8), KVCL_E_ARG);
+    ck_assert_int_eq(kvcl_buf_write(q, NULL, 0, bytes, 8), KVCL_E_ARG);
+    ck_assert_int_eq(kvcl_buf_read(q, out, N * 4 - 7, bytes, 8), KVCL_E_ARG);
+    ck_assert_int_eq(kvcl_buf_read(q, NULL, 0, bytes, 8), KVCL_E_ARG);
+    ck_assert_int_eq(kvcl_buf_copy(q, out, N * 4 - 7, in, 0, 8), KVCL_E_ARG);
+    ck_assert_int_eq(kvcl_buf_copy(q, out, 0, in, N * 4 - 7, 8), KVCL_E_ARG);
+    ck_assert_int_eq(kvcl_buf_write(q, out, N * 4, bytes, 0), KVCL_OK);
+    ck_assert_int_eq(kvcl_buf_read(q, out, N * 4, bytes, 0), KVCL_OK);
+    ck_assert_int_eq(kvcl_buf_copy(q, out, N * 4, in, 0, 0), KVCL_OK);
+    ck_assert_int_eq(kvcl_buf_copy(q, out, 64, in, 64, 256), KVCL_OK);
+    ck_assert_int_eq(kvcl_buf_write(q, out, 4, image + 1, 400), KVCL_OK);
+    kvcl_buf_free(NULL);
+    kvcl_queue_free(NULL);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("validate");
+    TCase *c = tcase_create("validate");
+    tcase_add_checked_fixture(c, setup, teardown);
+    tcase_add_test(c, embed_rows);
+    tcase_add_test(c, norm);
+    tcase_add_test(c, matvec_views);
+    tcase_add_test(c, matvec_the_rest);
+    tcase_add_test(c, matmul);
+    tcase_add_test(c, matrices);
+    tcase_add_test(c, elementwise);
+    tcase_add_test(c, selftest);
+    tcase_add_test(c, rope_store);
+    tcase_add_test(c, attn_raw);
+    tcase_add_test(c, attn_merge);
+    tcase_add_test(c, buffers);
+    suite_add_tcase(suite, c);
+    return test_main(suite, true);
+}
