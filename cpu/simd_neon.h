@@ -164,7 +164,18 @@ KVCL_INLINE v8 v8_add(v8 a, v8 b)
     return (v8){{vaddq_f32(a.val[0], b.val[0]), vaddq_f32(a.val[1], b.val[1])}};
 }
 
-/* a * s + c */
+KVCL_INLINE void v8_store(float *p, v8 a)
+{
+    vst1q_f32(p, a.val[0]);
+    vst1q_f32(p + 4, a.val[1]);
+}
+
+/* a * b + c */
+KVCL_INLINE v8 v8_fma(v8 a, v8 b, v8 c)
+{
+    return (v8){{vfmaq_f32(c.val[0], a.val[0], b.val[0]), vfmaq_f32(c.val[1], a.val[1], b.val[1])}};
+}
+
 KVCL_INLINE v8 v8_fma_scalar(v8 a, float s, v8 c)
 {
     return (v8){{vfmaq_n_f32(c.val[0], a.val[0], s), vfmaq_n_f32(c.val[1], a.val[1], s)}};

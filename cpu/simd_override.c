@@ -6,4 +6,6 @@ void KVCL_SIMD_FN(override)(kvcl_cpu_op ops[KVCL_N_OPS])
     ops[KVCL_OP_ID_norm] = (kvcl_cpu_op){KVCL_SIMD_FN(norm), 1};
     ops[KVCL_OP_ID_matvec] = (kvcl_cpu_op){KVCL_SIMD_FN(matvec), 1};
     ops[KVCL_OP_ID_matmul] = (kvcl_cpu_op){KVCL_SIMD_FN(matmul), 2};
+    ops[KVCL_OP_ID_attn_raw] = (kvcl_cpu_op){KVCL_SIMD_FN(attn_raw), 1};
+    ops[KVCL_OP_ID_attn_merge] = (kvcl_cpu_op){KVCL_SIMD_FN(attn_merge), 1};
 }

@@ -10,7 +10,9 @@ typedef __m256i c32;
 KVCL_INLINE v8 v8_zero(void) { return _mm256_setzero_ps(); }
 KVCL_INLINE v8 v8_add(v8 a, v8 b) { return _mm256_add_ps(a, b); }
 KVCL_INLINE v8 v8_load(const float *p) { return _mm256_loadu_ps(p); }
-/* a * s + c */
+KVCL_INLINE void v8_store(float *p, v8 a) { _mm256_storeu_ps(p, a); }
+/* a * b + c */
+KVCL_INLINE v8 v8_fma(v8 a, v8 b, v8 c) { return _mm256_fmadd_ps(a, b, c); }
 KVCL_INLINE v8 v8_fma_scalar(v8 a, float s, v8 c)
 {
     return _mm256_fmadd_ps(a, _mm256_set1_ps(s), c);
