@@ -144,6 +144,8 @@ static kvcl_status cl_queue_create(kvcl_dev *dev, kvcl_queue **out)
 
 static void cl_queue_free(kvcl_queue *q)
 {
+    if (!q)
+        return;
     kvcl_cl_queue *cq = kvcl_cl_of(q);
     kvcl_cl_dev *d = cq->d;
     (void)d->cl.Finish(cq->queue);

@@ -6,7 +6,7 @@
 static void rotate(const kvcl_rope_store_args *a, const float *cs, const float *x, float *out)
 {
     memmove(out, x, a->head_dim * sizeof *x);
-    if (a->pairing == KVCL_ROPE_NONE)
+    if (a->pairing == KVCL_ROPE_NONE || !cs)
         return;
     for (uint32_t i = 0; i < a->n_rot / 2; i++) {
         bool adjacent = a->pairing == KVCL_ROPE_ADJACENT;

@@ -229,8 +229,8 @@ static kvcl_status greedy(pass *p, const float *last)
 
 static kvcl_status run_pass(pass *p, kvcl_model_opts *o)
 {
-    const float *last = NULL;
     KVCL_TRY(open_session(p, o));
+    const float *last = p->logits;
     KVCL_TRY(prefill(p, &last));
     return greedy(p, last);
 }

@@ -23,6 +23,7 @@ static bool has_value(const kvcl_opt *o)
 static size_t left_column(const kvcl_opt *o, char *out, size_t cap)
 {
     size_t n = 0;
+    out[0] = 0;
     for (size_t k = 0; k < KVCL_OPT_NAMES && o->names[k]; k++) {
         int w = snprintf(out + n, cap - n, "%s%s", k ? ", " : "", o->names[k]);
         n = kvcl_min_size(n + (size_t)w, cap - 1);

@@ -232,7 +232,7 @@ static kvcl_status read_metadata(kvcl_gguf *g, cursor *c)
 
 static kvcl_status read_tensor_name(kvcl_gguf *g, cursor *c, uint32_t i, kvcl_gguf_tensor *t)
 {
-    kvcl_str s;
+    kvcl_str s = {0};
     char show[SHOW_CAP];
     KVCL_TRY(read_str(g, c, "a tensor name", KVCL_GGUF_NAME_CAP - 1, &s));
     kvcl_str_show(s, show, sizeof show);
