@@ -107,7 +107,10 @@ static kvcl_status print_pieces(kvcl_app *app, const int32_t *ids, size_t n)
         char text[1024];
         KVCL_TRY(kvcl_token_bytes(app->model, ids[i], &bytes, &n_bytes));
         kvcl_show_bytes(bytes, n_bytes, text, sizeof text);
-        printf("%6d  \"%s\"\n", ids[i], text);
+        if (n_bytes == 0)
+            printf("%6d  (control token)\n", ids[i]);
+        else
+            printf("%6d  \"%s\"\n", ids[i], text);
     }
     return KVCL_OK;
 }

@@ -101,9 +101,7 @@ void kvcl_opt_print_full(FILE *f, const kvcl_command *cmd)
         fputs("\nNotes\n", f);
         wrapped(f, cmd->notes, 2, 0);
     }
-    fputs("\nAn option may be set in the environment, by the variable in brackets; the command "
-          "line wins.\n",
-          f);
+    fputs("\nThe variable in brackets stands in for an option; the command line wins.\n", f);
     fprintf(f, "\nExit codes\n%s", kvcl_opt_exit_codes);
 }
 
