@@ -1,7 +1,8 @@
 # The SIMD sources: one text, compiled once per instruction set of this architecture.
 set(KVCL_SIMD
     cpu/simd_override.c cpu/simd_rows.c cpu/simd_dot.c cpu/simd_matvec.c
-    cpu/simd_matmul.c cpu/simd_attn.c cpu/simd_merge.c)
+    cpu/simd_matmul.c cpu/simd_attn.c cpu/simd_merge.c
+    cpu/simd_glu.c cpu/simd_rope.c)
 
 function(kvcl_simd_path name)
   add_library(kvcl_simd_${name} OBJECT ${KVCL_SIMD})

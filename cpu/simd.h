@@ -65,6 +65,32 @@ KVCL_INLINE v16 v16_exp(v16 x)
     return v16_select_lt(x, low, v16_set(0.0f), v16_scale2(p, t));
 }
 
+/* kvcl_recip, kvcl_sigmoid, kvcl_silu, kvcl_gelu of shared.h, lane by lane. */
+KVCL_INLINE v16 v16_recip(v16 x)
+{
+    v16 r = v16_recip_seed(x), minus = v16_negate(x), one = v16_set(1.0f);
+    KVCL_UNROLL
+    for (int i = 0; i < 4; i++)
+        r = v16_fma(r, v16_fma(minus, r, one), r);
+    return r;
+}
+
+KVCL_INLINE v16 v16_sigmoid(v16 x)
+{
+    v16 zero = v16_set(0.0f), e = v16_exp(v16_select_lt(zero, x, v16_negate(x), x));
+    v16 r = v16_recip(v16_add(v16_set(1.0f), e));
+    return v16_select_lt(zero, x, r, v16_mul(e, r));
+}
+
+KVCL_INLINE v16 v16_silu(v16 x) { return v16_plus_zero(v16_mul(x, v16_sigmoid(x))); }
+
+KVCL_INLINE v16 v16_gelu(v16 x)
+{
+    v16 cube = v16_fma(v16_set(0.044715f), v16_mul(x, x), v16_set(1.0f));
+    v16 u = v16_mul(v16_mul(v16_set(1.59576912f), x), cube);
+    return v16_plus_zero(v16_mul(x, v16_sigmoid(u)));
+}
+
 /* What the SIMD sources offer each other; the names carry the instruction set. */
 
 /* One row of activations, ready for dot products. */
@@ -85,7 +111,10 @@ void KVCL_SIMD_FN(dot_quant)(kvcl_type type, const unsigned char *w, size_t row_
 void KVCL_SIMD_FN(norm_row)(const kvcl_norm_spec *spec, const float *x, float *out, uint32_t dim);
 void KVCL_SIMD_FN(quant_row)(const float *x, int8_t *codes, float *scales, int32_t *starts,
                              uint32_t n);
-/* n elements (a multiple of 32) of a row, dequantised. */
+/* out[i] = silu(gate[i]) * up[i];  out[i] = gelu(x[i]).  out may be an input. */
+void KVCL_SIMD_FN(swiglu_row)(const float *gate, const float *up, float *out, uint32_t n);
+void KVCL_SIMD_FN(gelu_row)(const float *x, float *out, uint32_t n);
+/* n elements (a multiple of 32; of 16 where no blocks are) of a row, dequantised. */
 void KVCL_SIMD_FN(expand_row)(kvcl_type type, const unsigned char *w, uint32_t n, float *out);
 
 #define KVCL_OP(name, group, stem) void KVCL_SIMD_FN(name)(const void *args, kvcl_cpu_part *p);

@@ -77,6 +77,27 @@ KVCL_INLINE v16 v16_plus_zero(v16 a)
     return (v16){v16_half_plus_zero(a.a), v16_half_plus_zero(a.b)};
 }
 
+KVCL_INLINE v16 v16_negate(v16 a)
+{
+    __m256 sign = _mm256_set1_ps(-0.0f);
+    return (v16){_mm256_xor_ps(a.a, sign), _mm256_xor_ps(a.b, sign)};
+}
+
+/* kvcl_recip's seed */
+KVCL_INLINE v16 v16_recip_seed(v16 x)
+{
+    __m256i seed = _mm256_set1_epi32(0x7ef311c3);
+    return (v16){_mm256_castsi256_ps(_mm256_sub_epi32(seed, _mm256_castps_si256(x.a))),
+                 _mm256_castsi256_ps(_mm256_sub_epi32(seed, _mm256_castps_si256(x.b)))};
+}
+
+KVCL_INLINE void v16_store_f16(void *p, v16 a)
+{
+    __m128i *h = p;
+    _mm_storeu_si128(h, _mm256_cvtps_ph(a.a, _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128(h + 1, _mm256_cvtps_ph(a.b, _MM_FROUND_TO_NEAREST_INT));
+}
+
 /* x < y ? a : b */
 KVCL_INLINE v16 v16_select_lt(v16 x, v16 y, v16 a, v16 b)
 {

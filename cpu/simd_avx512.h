@@ -45,6 +45,20 @@ KVCL_INLINE v16 v16_plus_zero(v16 a)
     return _mm512_castsi512_ps(_mm512_maskz_mov_epi32(keep, u));
 }
 
+KVCL_INLINE v16 v16_negate(v16 a) { return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f)); }
+
+/* kvcl_recip's seed */
+KVCL_INLINE v16 v16_recip_seed(v16 x)
+{
+    __m512i u = _mm512_sub_epi32(_mm512_set1_epi32(0x7ef311c3), _mm512_castps_si512(x));
+    return _mm512_castsi512_ps(u);
+}
+
+KVCL_INLINE void v16_store_f16(void *p, v16 a)
+{
+    _mm256_storeu_si256(p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
 /* x < y ? a : b */
 KVCL_INLINE v16 v16_select_lt(v16 x, v16 y, v16 a, v16 b)
 {

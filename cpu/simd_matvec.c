@@ -84,11 +84,9 @@ static void store_rows(const plan *pl, uint32_t i, uint32_t s, uint32_t first, u
     values(pl, s, first, n, x, y);
     if (a->act == KVCL_ACT_SWIGLU) {
         values(pl, 1, first, n, x, up);
-        for (uint32_t r = 0; r < n; r++)
-            y[r] = kvcl_zero(kvcl_silu(y[r]) * up[r]);
+        KVCL_SIMD_FN(swiglu_row)(y, up, y, n);
     } else if (a->act == KVCL_ACT_GELU) {
-        for (uint32_t r = 0; r < n; r++)
-            y[r] = kvcl_gelu(y[r]);
+        KVCL_SIMD_FN(gelu_row)(y, y, n);
     }
     size_t at = (size_t)i * a->out_stride[s] + first;
     const float *res = kvcl_cpu_ptr(a->res);

@@ -81,6 +81,25 @@ KVCL_INLINE float32x4_t v16_quarter_plus_zero(float32x4_t a)
 /* -0 becomes +0 */
 KVCL_INLINE v16 v16_plus_zero(v16 a) { V16_EACH(o, v16_quarter_plus_zero(a.val[i])); }
 
+KVCL_INLINE v16 v16_negate(v16 a) { V16_EACH(o, vnegq_f32(a.val[i])); }
+
+KVCL_INLINE float32x4_t v16_quarter_seed(float32x4_t x)
+{
+    int32x4_t seed = vdupq_n_s32(0x7ef311c3);
+    return vreinterpretq_f32_s32(vsubq_s32(seed, vreinterpretq_s32_f32(x)));
+}
+
+/* kvcl_recip's seed */
+KVCL_INLINE v16 v16_recip_seed(v16 x) { V16_EACH(o, v16_quarter_seed(x.val[i])); }
+
+KVCL_INLINE void v16_store_f16(void *p, v16 a)
+{
+    float16x8_t lo = vcvt_high_f16_f32(vcvt_f16_f32(a.val[0]), a.val[1]);
+    float16x8_t hi = vcvt_high_f16_f32(vcvt_f16_f32(a.val[2]), a.val[3]);
+    vst1q_u8(p, vreinterpretq_u8_f16(lo));
+    vst1q_u8((uint8_t *)p + 16, vreinterpretq_u8_f16(hi));
+}
+
 /* x < y ? a : b */
 KVCL_INLINE v16 v16_select_lt(v16 x, v16 y, v16 a, v16 b)
 {

@@ -8,4 +8,8 @@ void KVCL_SIMD_FN(override)(kvcl_cpu_op ops[KVCL_N_OPS])
     ops[KVCL_OP_ID_matmul] = (kvcl_cpu_op){KVCL_SIMD_FN(matmul), 2};
     ops[KVCL_OP_ID_attn_raw] = (kvcl_cpu_op){KVCL_SIMD_FN(attn_raw), 1};
     ops[KVCL_OP_ID_attn_merge] = (kvcl_cpu_op){KVCL_SIMD_FN(attn_merge), 1};
+    ops[KVCL_OP_ID_swiglu] = (kvcl_cpu_op){KVCL_SIMD_FN(swiglu), 1};
+    ops[KVCL_OP_ID_gelu] = (kvcl_cpu_op){KVCL_SIMD_FN(gelu), 1};
+    ops[KVCL_OP_ID_add] = (kvcl_cpu_op){KVCL_SIMD_FN(add), 1};
+    ops[KVCL_OP_ID_rope_store] = (kvcl_cpu_op){KVCL_SIMD_FN(rope_store), 1};
 }
