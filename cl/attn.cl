@@ -286,7 +286,7 @@ __kernel void kvcl_attn_raw(ATTN_PARAMS)
             uint row_a = row0 + ra, row_b = row0 + rb;
             uint n0 = visible(pos0 + i0 + row_a / G, begin);
             uint n1 = rb == ra ? n0 : visible(pos0 + i0 + row_b / G, begin);
-            float2 y = output_pair(v, base + d, D, s + ra * KVCL_TOKENS, n0, rb == ra ? 0 : n1);
+            float2 y = output_pair(v, base + d, D, s + ra * KVCL_TOKENS, n0, n1);
             ulong pa = ((ulong)(i0 + row_a / G) * n_q_heads + hk * G + row_a % G) * n_parts + page;
             ulong pb = ((ulong)(i0 + row_b / G) * n_q_heads + hk * G + row_b % G) * n_parts + page;
             if (n0 != 0)

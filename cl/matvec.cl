@@ -306,8 +306,8 @@ static float8 dot_lanes(__global const uchar *w, uint rows, uint cols, uint r, u
 {
     __global const uint *h = (__global const uint *)(w + kvcl_plane_h(rows, cols));
     __global const half *d = (__global const half *)(w + kvcl_plane_d(TYPE, rows, cols));
-    __local const uint8 *zq = (__local const uint8 *)z;
-    __local const float *zd = z + n / 4;
+    __local const uint8 *zq = (__local const uint8 *)(z + n);
+    __local const float *zd = z + n + n / 4;
     ulong block0 = ((ulong)r * cols + k0) / 32;
     for (uint b = j; b < n / 32; b += TEAM) {
         int8 isum = dot_words(block_words(w, block0 + b, h), zq[b]);
@@ -351,8 +351,8 @@ static float8 dot_lanes(__global const uchar *w, uint rows, uint cols, uint r, u
 #endif
 
 // Tile of the input from value k0 on into local memory, normalised, and quantised for blocks.
-// Returns where dot_lanes finds it.  All items of the group must come here together.
-static __local float *prepare_lanes(__global const float *x, uint k0, uint n, uint kind,
+// All items of the group must come here together.
+static void prepare_lanes(__global const float *x, uint k0, uint n, uint kind,
                                     float2 stats, __global const float *nw,
                                     __global const float *nb, __local float *z)
 {
@@ -369,9 +369,6 @@ static __local float *prepare_lanes(__global const float *x, uint k0, uint n, ui
 #if BLOCKS
     quantise(z, n, z + n);
     barrier(CLK_LOCAL_MEM_FENCE);
-    return z + n;
-#else
-    return z;
 #endif
 }
 
@@ -396,12 +393,7 @@ __kernel void kvcl_matvec(MATVEC_PARAMS)
     x += x_off + (ulong)i * x_stride;
     nw += nw_off;
     nb += nb_off;
-    float2 stats = (float2)(0.0f);
-    if (kind != KVCL_NORM_NONE)
-        stats = kvcl_norm_stats_global(x, cols, kind, eps, inv_n, mem);
-    __local float *input = z;
-    if (cols <= tile)
-        input = prepare_lanes(x, 0, cols, kind, stats, nw, nb, z);
+    float2 stats = kvcl_norm_stats_global(x, cols, kind, eps, inv_n, mem);
     for (uint row0 = first; row0 < last; row0 += items / TEAM) { // uniform: barriers inside
         uint r = row0 + lid / TEAM, mine = r < last;
         r = mine ? r : first; // idle teams read a row that is there and store nothing
@@ -409,11 +401,11 @@ __kernel void kvcl_matvec(MATVEC_PARAMS)
         float8 acc0 = (float8)(0.0f), acc1 = (float8)(0.0f);
         for (uint k0 = 0; k0 < cols; k0 += tile) {
             uint n = min(tile, cols - k0);
-            if (cols > tile)
-                input = prepare_lanes(x, k0, n, kind, stats, nw, nb, z);
-            acc0 = dot_lanes(seg.w, seg.rows, cols, r, k0, n, j, input, acc0);
+            for (uint todo = cols > tile || row0 == first; todo; todo = 0)
+                prepare_lanes(x, k0, n, kind, stats, nw, nb, z);
+            acc0 = dot_lanes(seg.w, seg.rows, cols, r, k0, n, j, z, acc0);
             if (PAIR)
-                acc1 = dot_lanes(w1, rows1, cols, r, k0, n, j, input, acc1);
+                acc1 = dot_lanes(w1, rows1, cols, r, k0, n, j, z, acc1);
         }
         float y0 = team_sum(acc0, lanes, tops), y1 = 0.0f;
         if (PAIR)

@@ -30,9 +30,7 @@ __kernel void kvcl_norm(__global const float *x, ulong x_off, __global float *ou
     uint i = (uint)get_group_id(0), lid = (uint)get_local_id(0), items = (uint)get_local_size(0);
     x += x_off + (ulong)i * dim;
     out += out_off + (ulong)i * dim;
-    float2 stats = (float2)(0.0f);
-    if (kind != KVCL_NORM_NONE)
-        stats = kvcl_norm_stats_global(x, dim, kind, eps, inv_n, red);
+    float2 stats = kvcl_norm_stats_global(x, dim, kind, eps, inv_n, red);
     for (uint k = lid; k < dim; k += items) {
         float y = x[k];
         if (kind != KVCL_NORM_NONE)

@@ -111,27 +111,27 @@ static float kvcl_lanes_sum(float acc, __local float *red)
 #define KVCL_NORM_LAYER 2
 
 // (mean, r) of a row of n values for a norm, in all items of a group of at least 64 work-items;
-// one definition for rows in global and one for rows in local memory.
+// one definition for rows in global and one for rows in local memory.  The kind is also the number
+// of sums: a loop, since some CPU compilers fail on barriers inside conditions.
 #define KVCL_DEFINE_NORM_STATS(name, SPACE)                                                        \
     static float2 name(SPACE const float *x, uint n, uint kind, float eps, float inv_n,            \
                        __local float *red)                                                         \
     {                                                                                              \
         uint lid = get_local_id(0);                                                                \
-        float mean = 0.0f, acc = 0.0f;                                                             \
-        if (kind == KVCL_NORM_LAYER) {                                                             \
+        float mean = 0.0f, sum = 0.0f;                                                             \
+        for (uint pass = 0; pass < kind; pass++) {                                                 \
+            uint squares = pass + 1 == kind;                                                       \
+            float acc = 0.0f;                                                                      \
+            mean = sum * inv_n;                                                                    \
             if (lid < 64)                                                                          \
-                for (uint k = lid; k < n; k += 64)                                                 \
-                    acc = fma(x[k], 1.0f, acc);                                                    \
-            mean = kvcl_lanes_sum(acc, red) * inv_n;                                               \
+                for (uint k = lid; k < n; k += 64) {                                               \
+                    float v = fma(-1.0f, mean, x[k]);                                              \
+                    acc = fma(v, squares ? v : 1.0f, acc);                                         \
+                }                                                                                  \
+            sum = kvcl_lanes_sum(acc, red);                                                        \
             barrier(CLK_LOCAL_MEM_FENCE);                                                          \
-            acc = 0.0f;                                                                            \
         }                                                                                          \
-        if (lid < 64)                                                                              \
-            for (uint k = lid; k < n; k += 64) {                                                   \
-                float v = kind == KVCL_NORM_LAYER ? fma(-1.0f, mean, x[k]) : x[k];                 \
-                acc = fma(v, v, acc);                                                              \
-            }                                                                                      \
-        return (float2)(mean, kvcl_rsqrt(fma(kvcl_lanes_sum(acc, red), inv_n, eps)));              \
+        return (float2)(mean, kvcl_rsqrt(fma(sum, inv_n, eps)));                                   \
     }
 KVCL_DEFINE_NORM_STATS(kvcl_norm_stats_global, __global)
 KVCL_DEFINE_NORM_STATS(kvcl_norm_stats_local, __local)
