@@ -9,7 +9,7 @@
 static void rotate(const kvcl_rope_store_args *a, const float *cs, const float *restrict x,
                    float *restrict out)
 {
-    uint32_t half = a->pairing == KVCL_ROPE_NONE ? 0 : a->n_rot / 2;
+    uint32_t half = a->pairing == KVCL_ROPE_NONE || !cs ? 0 : a->n_rot / 2;
     if (a->pairing == KVCL_ROPE_ADJACENT) {
         for (uint32_t i = 0; i < half; i++) {
             float xa = x[2 * i], xb = x[2 * i + 1], c = cs[2 * i], s = cs[2 * i + 1];
