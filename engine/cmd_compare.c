@@ -6,6 +6,7 @@
 #include "mem.h"
 #include "os.h"
 
+#include <ctype.h>
 #include <stddef.h>
 #include <stdlib.h>
 
@@ -102,6 +103,48 @@ static void add_target(compare *c, const char *id, uint32_t n_threads)
         snprintf(t, sizeof c->targets[0], "%.63s", id);
 }
 
+static bool has_part(const char *text, const char *part)
+{
+    const size_t n = strlen(part);
+    for (; *text; text++) {
+        size_t i = 0;
+        while (i < n && text[i] &&
+               tolower((unsigned char)text[i]) == tolower((unsigned char)part[i]))
+            i++;
+        if (i == n)
+            return true;
+    }
+    return false;
+}
+
+/* Refuses a list with a device that is not there before the reference takes its time. */
+static kvcl_status check_targets(compare *c)
+{
+    kvcl_device_info info[KVCL_MAX_DEVICES];
+    size_t n;
+    bool all_cpu = true;
+    for (size_t t = 0; t < c->n_targets; t++) {
+        KVCL_TRY(kvcl_compare_check(c->app.ctx, c->targets[t]));
+        all_cpu = all_cpu && strncmp(c->targets[t], "cpu", 3) == 0;
+    }
+    if (all_cpu)
+        return KVCL_OK;
+    KVCL_TRY(kvcl_device_list(c->app.ctx, info, KVCL_MAX_DEVICES, &n));
+    n = kvcl_min_size(n, KVCL_MAX_DEVICES);
+    for (size_t t = 0; t < c->n_targets; t++) {
+        const char *which = c->targets[t];
+        char *end;
+        unsigned long index = strtoul(which, &end, 10);
+        bool found = strncmp(which, "cpu", 3) == 0 || (*end == 0 && index < n);
+        for (size_t i = 0; i < n && !found; i++)
+            found = has_part(info[i].id, which) || has_part(info[i].name, which) ||
+                    has_part(info[i].platform, which);
+        KVCL_CHECK(c->app.ctx, found, KVCL_E_NO_DEVICE,
+                   "no device '%s'; 'kvcl devices' lists what is there", which);
+    }
+    return KVCL_OK;
+}
+
 static kvcl_status named_targets(compare *c)
 {
     c->listed = true;
@@ -115,7 +158,7 @@ static kvcl_status named_targets(compare *c)
         snprintf(c->targets[c->n_targets++], sizeof c->targets[0], "%.*s", (int)n, p);
         p += n + (p[n] == ',');
     }
-    return KVCL_OK;
+    return check_targets(c);
 }
 
 static kvcl_status all_targets(compare *c)

@@ -44,6 +44,8 @@ typedef struct kvcl_compare_result {
     double prefill_tps, decode_tps;
 } kvcl_compare_result;
 
+/* E_ARG with a sentence unless "device" or "cpu...@threads". */
+kvcl_status kvcl_compare_check(kvcl_ctx *ctx, const char *which);
 /* Runs the device `r->which` ("cpu:avx2@2": two threads); as_reference fills in->ref and in->greedy
  * instead of comparing.  Failures of the device land in *r; what is returned is OK or
  * E_INTERRUPTED.

@@ -127,25 +127,26 @@ typedef struct pass {
     kvcl_progress progress;
 } pass;
 
-/* "cpu:avx2@2": the device, and threads for the context. */
-static kvcl_status split_target(pass *p, char *which, size_t cap, int64_t *n_threads)
+/* The number behind '@', 0 without one, -1 when it is none or too large. */
+static int64_t threads_of(const char *which)
 {
-    const char *at = strchr(p->r->which, '@');
-    *n_threads = p->in->model->n_threads;
-    snprintf(which, cap, "%.*s", (int)(at ? at - p->r->which : (int)strlen(p->r->which)),
-             p->r->which);
-    if (!at)
-        return KVCL_OK;
+    const char *at = strchr(which, '@');
     char *end;
+    if (!at)
+        return 0;
     long n = strtol(at + 1, &end, 10);
-    if (end == at + 1 || *end || n < 1 || n > 1024 || strncmp(which, "cpu", 3) != 0) {
-        snprintf(p->r->error, sizeof p->r->error,
-                 "'%s': a number of threads (1..1024) may follow @ on the program's own CPU "
-                 "devices only; OpenCL's CPU devices take it from their driver's environment",
-                 p->r->which);
-        return KVCL_E_ARG;
-    }
-    *n_threads = n;
+    return end == at + 1 || *end || n < 1 || n > 1024 ? -1 : n;
+}
+
+kvcl_status kvcl_compare_check(kvcl_ctx *ctx, const char *which)
+{
+    int64_t n = threads_of(which);
+    KVCL_CHECK(ctx, n >= 0, KVCL_E_ARG, "'%s': behind @ stands a number of threads, 1..1024",
+               which);
+    KVCL_CHECK(ctx, n == 0 || strncmp(which, "cpu", 3) == 0, KVCL_E_ARG,
+               "'%s': only the program's own CPU devices take threads behind @; OpenCL's take "
+               "them from their driver's environment (POCL_MAX_PTHREAD_COUNT)",
+               which);
     return KVCL_OK;
 }
 
@@ -154,6 +155,8 @@ static kvcl_status open_session(pass *p, kvcl_model_opts *o)
     const kvcl_compare_input *in = p->in;
     KVCL_TRY(kvcl_app_open_engine(&p->app, o));
     p->r->device = *kvcl_device_get_info(p->app.dev);
+    if (strncmp(p->r->which, "cpu", 3) != 0) /* an index or a part of a name: tell the id */
+        memcpy(p->r->which, p->r->device.id, sizeof p->r->which);
     kvcl_session_options s = kvcl_app_session_options(o);
     s.n_ctx = in->n_prompt + in->n_greedy;
     if (p->r->batch)
@@ -242,10 +245,10 @@ kvcl_status kvcl_compare_pass(kvcl_compare_input *in, bool as_reference, kvcl_co
     kvcl_model_opts o = *in->model;
     int code;
     r->first_diverging = -1;
-    r->status = split_target(&p, which, sizeof which, &o.n_threads);
-    if (r->status != KVCL_OK)
-        return KVCL_OK;
+    snprintf(which, sizeof which, "%.*s", (int)strcspn(r->which, "@"), r->which);
     o.device = which;
+    if (threads_of(r->which) > 0)
+        o.n_threads = threads_of(r->which);
     o.allow_inexact = true; /* measuring a device is no use of it */
     if (!kvcl_app_open(&p.app, in->common, &o, NULL, &code)) {
         r->status = KVCL_E_MEM;

@@ -194,7 +194,10 @@ kvcl_status kvcl_device_open(kvcl_ctx *ctx, const char *which, kvcl_dev **out)
     kvcl_status st;
     if (i == SIZE_MAX) {
         join_ids(set, ids, sizeof ids);
-        st = kvcl_fail(ctx, KVCL_E_NO_DEVICE, "no device '%s'; there is: %s", which, ids);
+        st = kvcl_fail(ctx, KVCL_E_NO_DEVICE, "no device '%s'; there is: %s%s", which, ids,
+                       set->n > 1 ? ""
+                                  : " (no OpenCL device was found: install the OpenCL loader, "
+                                    "libOpenCL, and the device's driver)");
     } else if (!cpu && n_hits > 1 && set->list[i].kind != KVCL_KIND_GPU &&
                !set->list[i].is_default) {
         kvcl_log_info(ctx, "'%s' fits %zu devices; taking the first, %s", which, n_hits,

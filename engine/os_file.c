@@ -39,7 +39,8 @@ kvcl_status kvcl_os_map_open(kvcl_ctx *ctx, const char *path, kvcl_os_map *out)
     KVCL_CHECK(ctx, f != INVALID_HANDLE_VALUE, KVCL_E_IO,
                "%s: cannot be opened (Windows error %lu)", path, GetLastError());
     KVCL_CHECK_GOTO(ctx, GetFileSizeEx(f, &size), KVCL_E_IO, "%s: not a regular file", path);
-    KVCL_CHECK_GOTO(ctx, size.QuadPart > 0, KVCL_E_FORMAT, "%s: the file is empty", path);
+    KVCL_CHECK_GOTO(ctx, size.QuadPart > 0, KVCL_E_FORMAT,
+                    "%s: the file is empty; copy or download it again", path);
     map = CreateFileMappingA(f, NULL, PAGE_READONLY, 0, 0, NULL);
     void *p = map ? MapViewOfFile(map, FILE_MAP_READ, 0, 0, 0) : NULL;
     KVCL_CHECK_GOTO(ctx, p, KVCL_E_IO, "%s: cannot be mapped (Windows error %lu)", path,
@@ -69,11 +70,12 @@ kvcl_status kvcl_os_map_open(kvcl_ctx *ctx, const char *path, kvcl_os_map *out)
     struct stat s;
     /* O_NONBLOCK: a named pipe must be refused below, not waited for */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    KVCL_CHECK(ctx, fd >= 0, KVCL_E_IO, "%s: %s", path, strerror(errno));
+    KVCL_CHECK(ctx, fd >= 0, KVCL_E_IO, "%s: %s; check the path", path, strerror(errno));
     KVCL_CHECK_GOTO(ctx, fstat(fd, &s) == 0, KVCL_E_IO, "%s: %s", path, strerror(errno));
     KVCL_CHECK_GOTO(ctx, S_ISREG(s.st_mode), KVCL_E_IO, "%s: %s, not a regular file", path,
                     S_ISDIR(s.st_mode) ? "a folder" : "a device or pipe");
-    KVCL_CHECK_GOTO(ctx, s.st_size > 0, KVCL_E_FORMAT, "%s: the file is empty", path);
+    KVCL_CHECK_GOTO(ctx, s.st_size > 0, KVCL_E_FORMAT,
+                    "%s: the file is empty; copy or download it again", path);
     KVCL_CHECK_GOTO(ctx, (uint64_t)s.st_size <= SIZE_MAX / 2, KVCL_E_MEM,
                     "%s: too large for this machine's address space", path);
     void *p = mmap(NULL, (size_t)s.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -345,7 +347,7 @@ kvcl_status kvcl_os_read_file(kvcl_ctx *ctx, const char *path, size_t max_bytes,
     if (strcmp(path, "-") == 0)
         return read_stream(ctx, stdin, "standard input", max_bytes, out, n_out);
     FILE *f = fopen(path, "rb");
-    KVCL_CHECK(ctx, f, KVCL_E_IO, "%s: %s", path, strerror(errno));
+    KVCL_CHECK(ctx, f, KVCL_E_IO, "%s: %s; check the path", path, strerror(errno));
     kvcl_status st = read_stream(ctx, f, path, max_bytes, out, n_out);
     fclose(f);
     return st;
