@@ -225,11 +225,11 @@ static kvcl_status mask(kvcl_ctx *ctx, kvcl_cl_caps *c)
     if (!s || !*s)
         return KVCL_OK;
     for (;;) {
-        size_t n = strcspn(s, ",");
+        size_t n = strcspn(s, ",/");
         const kvcl_cl_word *w = word_of(s, n);
         KVCL_CHECK(ctx, w, KVCL_E_ARG,
                    "KVCL_CL_CAPS: unknown word '%.*s'; known are base, ptx, subgroups, +ptx, "
-                   "+subgroups, lane and vector, separated by commas",
+                   "+subgroups, lane and vector, separated by commas or slashes",
                    (int)n, s);
         if (w->shape) {
             c->vector_shape = w->shape == 2;

@@ -26,9 +26,9 @@ typedef enum kvcl_cl_impl {
 
 /* Optional features, which kernels may use only inside #if: bits of kvcl_cl_caps.features.
  *
- * KVCL_CL_CAPS in the environment masks them, for tests: a list of words in which a feature's name
- * keeps it ("base": none), "+name" claims one that the device does not have, and "lane" or "vector"
- * chooses the kernels' shape. */
+ * KVCL_CL_CAPS in the environment masks them, for tests: words between commas or slashes; in it a
+ * feature's name keeps it ("base": none), "+name" claims one that the device does not have, and
+ * "lane" or "vector" chooses the kernels' shape. */
 typedef enum kvcl_cl_feature {
     KVCL_CL_PTX = 1u << 0,      /* NVIDIA inline assembly: dp4a, shfl.sync */
     KVCL_CL_SUBGROUPS = 1u << 1 /* cl_khr_subgroups or cl_intel_subgroups */
