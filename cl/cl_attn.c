@@ -34,7 +34,7 @@ kvcl_status kvcl_cl_attn_raw(kvcl_queue *q, const kvcl_attn_raw_args *a)
     kvcl_cl_arg_u32(&l, q_block);
     if (vector)
         return kvcl_cl_run2(&l, pages, blocks, 1, 1);
-    size_t items = kvcl_min_size(GROUP, kvcl_cl_max_group(&l) / 64 * 64);
+    size_t items = kvcl_cl_lanes_group(&l, GROUP);
     return kvcl_cl_run2(&l, pages * items, blocks, items, 1);
 }
 

@@ -34,6 +34,14 @@ static inline bool kvcl_cl_has(const kvcl_cl_launch *l, kvcl_cl_feature f)
 /* The most work-items a group of this kernel may have. */
 static inline size_t kvcl_cl_max_group(const kvcl_cl_launch *l) { return l->entry->max_group; }
 
+/* Work-items for a group of a kernel that works in 64 lanes: `want`, or the largest multiple of 64
+ * below it that the kernel allows; 64 at least, since rusticl understates what it allows. */
+static inline size_t kvcl_cl_lanes_group(const kvcl_cl_launch *l, size_t want)
+{
+    size_t allowed = kvcl_cl_max_group(l) / 64 * 64;
+    return kvcl_max_size(64, kvcl_min_size(want, allowed));
+}
+
 /* A buffer: `__global T *`; NULL gives a pointer that must not be read. */
 void kvcl_cl_arg_buf(kvcl_cl_launch *l, const kvcl_buf *buf);
 /* A view: two arguments, `__global T *p, ulong off`, off in elements of elem_bytes (of which

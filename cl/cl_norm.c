@@ -19,6 +19,6 @@ kvcl_status kvcl_cl_norm(kvcl_queue *q, const kvcl_norm_args *a)
     kvcl_cl_arg_f32(&l, a->dim ? 1.0f / (float)a->dim : 0.0f);
     if (vector)
         return kvcl_cl_run1(&l, a->n, 1);
-    size_t items = kvcl_min_size(GROUP, kvcl_cl_max_group(&l));
+    size_t items = kvcl_cl_lanes_group(&l, GROUP);
     return kvcl_cl_run1(&l, a->n * items, items);
 }

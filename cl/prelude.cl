@@ -136,12 +136,17 @@ static float kvcl_lanes_sum(float acc, __local float *red)
 KVCL_DEFINE_NORM_STATS(kvcl_norm_stats_global, __global)
 KVCL_DEFINE_NORM_STATS(kvcl_norm_stats_local, __local)
 
+static float4 kvcl_zero4(float4 v)
+{
+    return as_int4(v) == (int4)(-2147483647 - 1) ? (float4)(0.0f) : v;
+}
+
 // One value through a norm; stats = (mean, r).
 static float kvcl_norm_value(uint kind, float x, float2 stats, float w, float b)
 {
     if (kind == KVCL_NORM_RMS)
         return (x * stats.y) * w;
-    return fma(fma(-1.0f, stats.x, x) * stats.y, w, b);
+    return kvcl_zero(fma(fma(-1.0f, stats.x, x) * stats.y, w, b));
 }
 
 #if KVCL_VECTOR_SHAPE
@@ -191,6 +196,7 @@ static float16 kvcl_norm16(uint kind, __global const float *x, uint k, float2 st
         return vload16(0, x + k);
     if (kind == KVCL_NORM_RMS)
         return (vload16(0, x + k) * stats.y) * vload16(0, w + k);
-    return fma(kvcl_centred(x, k, stats.x) * stats.y, vload16(0, w + k), vload16(0, b + k));
+    float16 d = kvcl_centred(x, k, stats.x);
+    return kvcl_zero16(fma(d * stats.y, vload16(0, w + k), vload16(0, b + k)));
 }
 #endif

@@ -43,7 +43,7 @@ void kvcl_cpu_norm_row(const kvcl_norm_spec *spec, const float *x, float *out, u
             out[i] = fmaf(-1.0f, mean, x[i]);
         float r = kvcl_rsqrt(fmaf(kvcl_cpu_dot64(out, out, dim), inv_n, spec->eps));
         for (uint32_t i = 0; i < dim; i++)
-            out[i] = fmaf(out[i] * r, w[i], b[i]);
+            out[i] = kvcl_zero(fmaf(out[i] * r, w[i], b[i]));
     }
 }
 

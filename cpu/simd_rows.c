@@ -29,7 +29,7 @@ static void layer_norm(const float *w, const float *b, float eps, const float *x
     v16 r = v16_set(kvcl_rsqrt(fmaf(sum64(out, out, dim), inv_n, eps)));
     for (uint32_t i = 0; i < dim; i += 16) {
         v16 y = v16_mul(v16_load(out + i), r);
-        v16_store(out + i, v16_fma(y, v16_load(w + i), v16_load(b + i)));
+        v16_store(out + i, v16_plus_zero(v16_fma(y, v16_load(w + i), v16_load(b + i))));
     }
 }
 

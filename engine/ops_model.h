@@ -39,7 +39,7 @@ typedef enum kvcl_norm_kind {
     KVCL_NORM_NONE = 0,
     KVCL_NORM_RMS = 1,  /* y = (x * r) * w,  r = rsqrt(fma(sum64(x^2), 1/E, eps)) */
     KVCL_NORM_LAYER = 2 /* mu = sum64(x) / E (fma with 1.0), d = x - mu,
-                           r = rsqrt(fma(sum64(d^2), 1/E, eps)), y = fma(d * r, w, b) */
+                           r = rsqrt(fma(sum64(d^2), 1/E, eps)), y = fma(d * r, w, b), -0 made +0 */
 } kvcl_norm_kind;
 
 typedef struct kvcl_norm_spec {
