@@ -10,13 +10,14 @@
  * not a number, they go query by query, and each finds zeros beyond itself. */
 #include "simd.h"
 
-#define TILE 6         /* rows in registers */
-#define BLOCK 64       /* queries of a task */
-#define EXPAND_ROWS 12 /* from so many rows on it pays to expand a page to f32 first */
-#define MAX_DIM 256    /* of a head */
+#define TILE 6 /* rows in registers */
+/* from so many rows on it pays to expand a page to f32 first */
+#define EXPAND_ROWS 12
+#define BLOCK 64    /* queries of a task */
+#define MAX_DIM 256 /* of a head */
 
 /* vectors that stand beside each other in registers */
-#define N_VEC(rows) (V16_REGS == 1 || (rows) == 1 ? 4u : 1u)
+#define N_VEC(rows) (V16_REGS == 1 || (rows) == 1 ? 4u : (rows) <= 3 ? 2u : 1u)
 
 typedef struct page_task {
     const kvcl_attn_raw_args *a;
@@ -31,8 +32,8 @@ typedef struct page_task {
 typedef struct tile {
     float q[TILE * MAX_DIM]; /* scaled */
     float p[TILE][KVCL_TOKENS];
-    float *o[TILE];
-    float out[TILE][MAX_DIM];
+    float *o[TILE];           /* [D rounded up to 16] */
+    float out[TILE][MAX_DIM]; /* for heads that end inside a vector */
 } tile;
 
 /* ---- scores -------------------------------------------------------------------------------- */
@@ -80,12 +81,18 @@ KVCL_INLINE void scores(kvcl_type type, uint32_t rows, const page_task *pt, tile
         score_part(type, rows, N_VEC(rows), pt, tl, t);
 }
 
+static const float count16[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
 /* p[t] = exp(s[t] - m) in place, 0 from n_valid on; m and l. */
 static void softmax(float *p, uint32_t n_valid, float *ml)
 {
-    for (uint32_t t = n_valid; t < KVCL_TOKENS; t++)
-        p[t] = -INFINITY;
     v16 s[4] = {v16_load(p), v16_load(p + 16), v16_load(p + 32), v16_load(p + 48)};
+    if (n_valid < KVCL_TOKENS)
+        KVCL_UNROLL
+    for (uint32_t j = 0; j < 4; j++) {
+        v16 seen = v16_set((float)n_valid - (float)(16 * j));
+        s[j] = v16_select_lt(v16_load(count16), seen, s[j], v16_set(-INFINITY));
+    }
     float m = v16_max_lane(v16_max(v16_max(s[0], s[1]), v16_max(s[2], s[3])));
     KVCL_UNROLL
     for (uint32_t j = 0; j < 4; j++)
@@ -143,7 +150,7 @@ KVCL_INLINE void output_part(kvcl_type type, uint32_t rows, uint32_t nv, const p
             if (i % 4 == 3)
                 x = v16_add(sum[1][r][j], x);
             if (i == 7)
-                v16_store(tl->out[r] + d + 16 * j, v16_plus_zero(v16_add(sum[0][r][j], x)));
+                v16_store(tl->o[r] + d + 16 * j, v16_plus_zero(v16_add(sum[0][r][j], x)));
             else
                 sum[i % 2 == 0 ? 2 : i % 4 == 1 ? 1 : 0][r][j] = x;
         }
@@ -157,8 +164,6 @@ KVCL_INLINE void outputs(kvcl_type type, uint32_t rows, const page_task *pt, til
         output_part(type, rows, N_VEC(rows), pt, tl, d);
     for (; d < D; d += 16)
         output_part(type, rows, 1, pt, tl, d);
-    for (uint32_t r = 0; r < rows; r++)
-        memcpy(tl->o[r], tl->out[r], D * sizeof(float));
 }
 
 /* ---- tiles --------------------------------------------------------------------------------- */
@@ -208,7 +213,7 @@ static void run_tile(const page_task *pt, uint32_t first, uint32_t rows, tile *t
 {
     const kvcl_attn_raw_args *a = pt->a;
     uint32_t D = a->head_dim, n_valid[TILE];
-    float *ml[TILE];
+    float *ml[TILE], *o[TILE];
     for (uint32_t r = 0; r < rows; r++) {
         uint32_t i = pt->i + (first + r) / pt->group;
         uint32_t h = pt->hk * pt->group + (first + r) % pt->group;
@@ -218,12 +223,17 @@ static void run_tile(const page_task *pt, uint32_t first, uint32_t rows, tile *t
             tl->q[r * D + d] = q[d] * a->scale;
         n_valid[r] = kvcl_min_u32(a->pos0 + i + 1 - pt->page * KVCL_TOKENS, KVCL_TOKENS);
         ml[r] = (float *)kvcl_cpu_ptr(a->ml) + 2 * at;
-        tl->o[r] = (float *)kvcl_cpu_ptr(a->o) + at * D;
+        o[r] = (float *)kvcl_cpu_ptr(a->o) + at * D;
+        tl->o[r] = D % 16 == 0 ? o[r] : tl->out[r];
+        for (uint32_t d = 0; d < D; d += 16) /* partials lie far apart: fetch their lines early */
+            __builtin_prefetch(o[r] + d, 1, 3);
     }
     tile_scores(rows, pt, tl);
     for (uint32_t r = 0; r < rows; r++)
         softmax(tl->p[r], n_valid[r], ml[r]);
     tile_outputs(rows, pt, tl);
+    for (uint32_t r = 0; D % 16 != 0 && r < rows; r++)
+        memcpy(o[r], tl->out[r], D * sizeof *tl->out[r]);
 }
 
 static void run_rows(const page_task *pt, uint32_t begin, uint32_t end, tile *tl)
@@ -264,10 +274,10 @@ static void run_page(page_task *pt, unsigned char *scratch)
     uint32_t first_seen = a->pos0 + pt->i + 1 - pt->page * KVCL_TOKENS; /* tokens, by query i */
     uint32_t n_valid = kvcl_min_u32(KVCL_TOKENS, a->pos0 + pt->end - pt->page * KVCL_TOKENS);
     tile *tl = (tile *)(void *)scratch;
-    float *k = (float *)(void *)(scratch + kvcl_align_up(sizeof *tl, 64));
-    float *v = k + KVCL_TOKENS * MAX_DIM;
+    float *v = (float *)(void *)(scratch + kvcl_align_up(sizeof *tl, 64));
     bool many = rows >= EXPAND_ROWS, partly = first_seen < KVCL_TOKENS, finite = true;
     if (many && pt->type_k == KVCL_F16) {
+        float *k = v + KVCL_TOKENS * MAX_DIM;
         KVCL_SIMD_FN(expand_row)(KVCL_F16, pt->k, D * KVCL_TOKENS, k);
         pt->k = (const unsigned char *)k;
         pt->type_k = KVCL_F32;

@@ -1,6 +1,8 @@
 /* simd_merge.c - merges attention's partials.  Definition: cpu/attn.c */
 #include "simd.h"
 
+#define AHEAD 32 /* partials asked for while the weights are made */
+
 /* Weights of n partials and the sum of their l: w [n rounded up to 16].  ml: (m, l) pairs. */
 static float merge_weights(const float *ml, uint32_t n, float *w, float *l)
 {
@@ -64,6 +66,8 @@ void KVCL_SIMD_FN(attn_merge)(const void *args, kvcl_cpu_part *p)
         const float *o = (const float *)kvcl_cpu_ptr(a->o) + (size_t)task * a->n_parts * D;
         float *out = (float *)kvcl_cpu_ptr(a->out) + (size_t)i * a->out_stride + h * D;
         float *w = (float *)(void *)p->scratch, *l = w + kvcl_align_up(n, 16);
+        for (uint32_t c = 0; c < kvcl_min_u32(n, AHEAD) * D; c += 16)
+            __builtin_prefetch(o + c, 0, 3);
         float inv = kvcl_recip(merge_weights(ml, n, w, l));
         for (uint32_t d = 0; d < D; d += 8)
             merge_dims(w, o + d, n, D, inv, out + d);
