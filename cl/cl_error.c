@@ -70,7 +70,7 @@ static const kvcl_cl_error_row rows[] = {
     {-67, "CL_INVALID_LINKER_OPTIONS", ""},
     {-68, "CL_INVALID_DEVICE_PARTITION_COUNT", ""},
     {-1001, "CL_PLATFORM_NOT_FOUND_KHR", "no OpenCL driver is installed"},
-    {-9999, "NVIDIA illegal access (-9999)", "a kernel read or wrote out of bounds"},
+    {-9999, "NVIDIA's unnamed error", "a kernel read or wrote out of bounds, or is too large"},
 };
 
 static const kvcl_cl_error_row *row_of(cl_int err)

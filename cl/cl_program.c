@@ -77,20 +77,18 @@ fail:
 
 /* ---- build ----------------------------------------------------------------------------------- */
 
-/* The first line that speaks of an error, or the first one; at most cap - 1 bytes. */
+/* The first line that speaks of an error, "" when none does; at most cap - 1 bytes. */
 static void pick_line(const char *log, char *out, size_t cap)
 {
-    const char *line = log;
+    out[0] = 0;
     for (const char *p = log; *p; p += strcspn(p, "\n"), p += *p != 0) {
         size_t n = strcspn(p, "\n");
-        const char *hit = strstr(p, "error");
-        if (hit && hit < p + n) {
-            line = p;
-            break;
-        }
+        const char *hit = strstr(p, "rror");
+        if (!hit || hit >= p + n)
+            continue;
+        snprintf(out, cap, "%.*s", (int)(n < cap ? n : cap - 1), p);
+        return;
     }
-    size_t n = strcspn(line, "\n");
-    snprintf(out, cap, "%.*s", (int)(n < cap ? n : cap - 1), line);
 }
 
 /* The build log into the debug log; its telling line into `line`. */
