@@ -29,6 +29,8 @@ size_t kvcl_table_add(kvcl_table *t)
 
 void kvcl_table_set(kvcl_table *t, size_t col, const char *fmt, ...)
 {
+    if (col >= t->n_cols)
+        return;
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(t->cell[t->n_rows - 1][col], KVCL_TABLE_CELL, fmt, ap);
