@@ -132,6 +132,28 @@ START_TEST(devices_are_exact)
 }
 END_TEST
 
+/* Where the allocation limit is small (KVCL_CL_MAX_ALLOC), a matrix becomes parts that keep it. */
+START_TEST(matrices_are_split_where_they_must)
+{
+    test_dev *rows;
+    size_t n_rows = test_rows(&rows);
+    for (size_t i = 0; i < n_rows; i++) {
+        uint64_t limit = kvcl_device_get_info(rows[i].dev)->max_alloc_bytes;
+        uint32_t cols = 1024, n = (uint32_t)(limit * 5 / 2 / (cols * sizeof(float)));
+        test_run r;
+        if (limit > 1u << 20)
+            continue;
+        test_run_begin(&r, &rows[i], test_seed());
+        kvcl_mat *m = test_mat(&r, KVCL_F32, n, cols, NULL);
+        ck_assert_uint_ge(m->n_parts, 3);
+        ck_assert_uint_ge(m->rows_per_part * m->n_parts, n);
+        for (uint32_t p = 0; p < m->n_parts; p++)
+            ck_assert_uint_le(m->part[p]->bytes, limit);
+        test_run_end(&r);
+    }
+}
+END_TEST
+
 int main(void)
 {
     test_dev *rows;
@@ -143,6 +165,7 @@ int main(void)
     TCase *c = tcase_create("ops");
     tcase_add_test(c, tables_have_no_empty_slot);
     tcase_add_test(c, devices_are_exact);
+    tcase_add_test(c, matrices_are_split_where_they_must);
     tcase_add_loop_test(c, stem_on_every_row, 0, (int)kvcl_array_len(stems));
     suite_add_tcase(suite, c);
     return test_main(suite, false);
