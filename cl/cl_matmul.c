@@ -8,11 +8,15 @@
 #define TILE 64
 #define SLAB_BYTES ((size_t)64 << 20)
 #define MIN_SGEMM_N 32 /* below, expanding the matrix costs more than the product */
+/* Below these multiplications our own kernel is as fast, and the second that CLBlast's first use
+ * takes is not worth it. */
+#define MIN_SGEMM_WORK (UINT64_C(1) << 28)
 
-static bool may_use_sgemm(const kvcl_dev *dev, uint32_t n)
+static bool may_use_sgemm(const kvcl_dev *dev, uint32_t n, const kvcl_mat *w)
 {
     const kvcl_cl_dev *d = dev->impl;
-    return n >= MIN_SGEMM_N && !(d->caps.type & CL_DEVICE_TYPE_CPU);
+    return n >= MIN_SGEMM_N && !(d->caps.type & CL_DEVICE_TYPE_CPU) &&
+           (uint64_t)n * w->rows * w->cols >= MIN_SGEMM_WORK;
 }
 
 static uint32_t slab_rows(const kvcl_mat *w)
@@ -26,7 +30,7 @@ size_t kvcl_cl_matmul_scratch_bytes(const kvcl_dev *dev, uint32_t n, const kvcl_
     const kvcl_cl_dev *d = dev->impl;
     if (d->caps.vector_shape)
         return (size_t)kvcl_div_up(n, PANEL) * PANEL * w->cols * sizeof(float);
-    return may_use_sgemm(dev, n) ? (size_t)slab_rows(w) * w->cols * sizeof(float) : 0;
+    return may_use_sgemm(dev, n, w) ? (size_t)slab_rows(w) * w->cols * sizeof(float) : 0;
 }
 
 static kvcl_status expand(kvcl_queue *q, const kvcl_mat *w, const kvcl_cl_part *part, uint32_t row0,
@@ -112,7 +116,7 @@ static kvcl_status own(kvcl_queue *q, const kvcl_matmul_args *a, const kvcl_cl_p
 
 kvcl_status kvcl_cl_matmul(kvcl_queue *q, const kvcl_matmul_args *a)
 {
-    if (may_use_sgemm(q->dev, a->n) && kvcl_cl_sgemm_ready(q))
+    if (may_use_sgemm(q->dev, a->n, a->w) && kvcl_cl_sgemm_ready(q))
         return by_sgemm(q, a);
     if (kvcl_cl_caps_of(q)->vector_shape)
         KVCL_TRY(pack(q, a));
