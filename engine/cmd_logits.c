@@ -84,6 +84,7 @@ static kvcl_status write_rows(kvcl_app *app, kvcl_os_out *f, const int32_t *ids,
     KVCL_TRY(kvcl_mem_array(app->ctx, (size_t)SLICE * n_vocab, sizeof(float), "logits", &p));
     kvcl_progress progress;
     kvcl_progress_init(&progress, app, "logits", "tokens");
+    progress.total = n;
     kvcl_status st = KVCL_OK;
     const size_t first = n - n_rows;
     for (size_t i = 0; i < n && st == KVCL_OK;) {
@@ -95,7 +96,7 @@ static kvcl_status write_rows(kvcl_app *app, kvcl_os_out *f, const int32_t *ids,
         if (st == KVCL_OK)
             st = kvcl_os_out_write(f, p, rows * n_vocab * sizeof(float));
         i += m;
-        kvcl_progress_show(&progress, i, n);
+        progress.before = i;
     }
     kvcl_progress_end(&progress);
     kvcl_mem_free(app->ctx, p);

@@ -87,6 +87,7 @@ void kvcl_progress_end(kvcl_progress *p)
 
 bool kvcl_progress_prefill(void *user, uint32_t n_done, uint32_t n_total)
 {
-    kvcl_progress_show(user, n_done, n_total);
+    kvcl_progress *p = user;
+    kvcl_progress_show(p, p->before + n_done, p->total ? p->total : n_total);
     return !kvcl_interrupted();
 }

@@ -22,8 +22,9 @@ void kvcl_stream_end(kvcl_stream *s);
 /* Progress on standard error: a line that is rewritten on a terminal, else a line now and then. */
 typedef struct kvcl_progress {
     const kvcl_app *app;
-    const char *what; /* "prefill" */
-    const char *unit; /* "tokens" */
+    const char *what;       /* "prefill" */
+    const char *unit;       /* "tokens" */
+    uint64_t before, total; /* of a prefill in several calls: tokens of earlier ones, of all */
     uint64_t begin_ns, last_ns;
     bool shown;
 } kvcl_progress;
