@@ -95,22 +95,23 @@ KVCL_INLINE v16 v16_gelu(v16 x)
 
 /* One row of activations, ready for dot products. */
 typedef struct kvcl_simd_row {
-    const float *x;        /* [cols] */
-    const int8_t *codes;   /* [cols], where weights are quantised */
-    const float *scales;   /* [cols / 32] */
-    const int32_t *starts; /* [cols / 4]: minus the sum of each group of 4 codes */
+    const float *x;      /* [cols] */
+    const int8_t *codes; /* [cols], where weights are quantised */
+    const float *scales; /* [cols / 32] */
+    /* [cols / 4], per segment: what the sums of four start from, for the weights' type */
+    const int32_t *starts[KVCL_MATVEC_SEGS];
 } kvcl_simd_row;
 
 /* out[r] = dot(row r of w, x) for n rows; w points at the first. */
 void KVCL_SIMD_FN(dot_float)(kvcl_type type, const unsigned char *w, size_t row_bytes, uint32_t n,
                              const kvcl_simd_row *x, uint32_t cols, float *out);
 void KVCL_SIMD_FN(dot_quant)(kvcl_type type, const unsigned char *w, size_t row_bytes, uint32_t n,
-                             const kvcl_simd_row *x, uint32_t cols, float *out);
-/* Twins of kvcl_cpu_norm_row and kvcl_cpu_quant_row; quant_row also writes starts [n / 4] where
- * the instruction set wants them. */
+                             const kvcl_simd_row *x, uint32_t seg, uint32_t cols, float *out);
+/* Twins of kvcl_cpu_norm_row and kvcl_cpu_quant_row. */
 void KVCL_SIMD_FN(norm_row)(const kvcl_norm_spec *spec, const float *x, float *out, uint32_t dim);
-void KVCL_SIMD_FN(quant_row)(const float *x, int8_t *codes, float *scales, int32_t *starts,
-                             uint32_t n);
+void KVCL_SIMD_FN(quant_row)(const float *x, int8_t *codes, float *scales, uint32_t n);
+/* starts [n / 4] of codes against weights of a type. */
+void KVCL_SIMD_FN(quant_starts)(kvcl_type type, const int8_t *codes, int32_t *starts, uint32_t n);
 /* out[i] = silu(gate[i]) * up[i];  out[i] = gelu(x[i]).  out may be an input. */
 void KVCL_SIMD_FN(swiglu_row)(const float *gate, const float *up, float *out, uint32_t n);
 void KVCL_SIMD_FN(gelu_row)(const float *x, float *out, uint32_t n);

@@ -207,15 +207,15 @@ KVCL_INLINE c32 c32_q5_0(const unsigned char *b)
     return _mm256_sub_epi8(c32_nibbles(b + 6), _mm256_and_si256(clear, _mm256_set1_epi8(16)));
 }
 
-KVCL_INLINE c32 c32_start(kvcl_type type, const int32_t *p)
+KVCL_INLINE c32 c32_start(const int32_t *p)
 {
-    KVCL_UNUSED(type), KVCL_UNUSED(p);
+    KVCL_UNUSED(p);
     return _mm256_setzero_si256();
 }
 
-KVCL_INLINE void c32_store_starts(int32_t *p, const int8_t *codes)
+KVCL_INLINE void c32_store_starts(kvcl_type type, int32_t *p, const int8_t *codes)
 {
-    KVCL_UNUSED(p), KVCL_UNUSED(codes);
+    KVCL_UNUSED(type), KVCL_UNUSED(p), KVCL_UNUSED(codes);
 }
 
 /* The sums of each four products, as floats.  |w| times x with w's sign: 2 * 128 * 127 fits the

@@ -135,21 +135,16 @@ KVCL_INLINE c32 c32_q5_0(const unsigned char *b)
     return _mm256_mask_add_epi8(q, high, q, _mm256_set1_epi8(16));
 }
 
-/* What the sums of a block's eight groups start from: p holds minus the groups' sums. */
-KVCL_INLINE c32 c32_start(kvcl_type type, const int32_t *p)
-{
-    c32 sums = c32_load(p);
-    return type == KVCL_Q8_0   ? _mm256_slli_epi32(sums, 7)
-           : type == KVCL_Q5_0 ? _mm256_slli_epi32(sums, 4)
-                               : _mm256_slli_epi32(sums, 3);
-}
+/* What the sums of a block's eight groups start from. */
+KVCL_INLINE c32 c32_start(const int32_t *p) { return c32_load(p); }
 
-/* Minus the sums of the groups of four of 32 codes. */
-KVCL_INLINE void c32_store_starts(int32_t *p, const int8_t *codes)
+/* The starts of 32 codes against weights of a type: minus its bias times the groups' sums. */
+KVCL_INLINE void c32_store_starts(kvcl_type type, int32_t *p, const int8_t *codes)
 {
+    int bias = type == KVCL_Q8_0 ? 128 : type == KVCL_Q5_0 ? 16 : 8;
     __m256i zero = _mm256_setzero_si256();
     __m256i sums = _mm256_dpbusd_epi32(zero, _mm256_set1_epi8(1), c32_load(codes));
-    _mm256_storeu_si256((__m256i *)p, _mm256_sub_epi32(zero, sums));
+    _mm256_storeu_si256((__m256i *)p, _mm256_mullo_epi32(sums, _mm256_set1_epi32(-bias)));
 }
 
 /* The sums of each four products, as floats. */

@@ -4,6 +4,7 @@
  * AVX-512 has registers for two rows at once, the others for one. */
 #include "simd.h"
 
+#define MAX_BLOCKS (65536 / KVCL_QK)
 #define ROWS (V16_REGS == 1 ? 2 : 1)
 /* `rows` and type are constants after inlining. */
 KVCL_INLINE void float_rows(kvcl_type type, uint32_t rows, const unsigned char *w, size_t row_bytes,
@@ -80,15 +81,6 @@ KVCL_INLINE size_t block_bytes(kvcl_type type)
                                : KVCL_Q4_0_BYTES;
 }
 
-/* One block times its activations into its eight lanes. */
-KVCL_INLINE v8 quant_block(kvcl_type type, const unsigned char *block, const kvcl_simd_row *x,
-                           uint32_t b, float scale, v8 acc)
-{
-    c32 codes = c32_load(x->codes + (size_t)b * KVCL_QK);
-    c32 start = c32_start(type, x->starts + (size_t)b * 8);
-    return v8_fma_scalar(v8_dot4(c32_type(type, block), codes, start), scale, acc);
-}
-
 KVCL_INLINE float tree64(const v8 a[8])
 {
     v8 b[4];
@@ -98,43 +90,73 @@ KVCL_INLINE float tree64(const v8 a[8])
     return kvcl_zero(v8_tree(v8_add(v8_add(b[0], b[2]), v8_add(b[1], b[3]))));
 }
 
-/* Eight blocks are one turn of the 64 lanes. */
+/* Scales of a row's blocks times those of x. */
+KVCL_INLINE void row_scales(size_t bytes, const unsigned char *w, const float *dx, uint32_t n,
+                            float *out)
+{
+    uint32_t b = 0;
+    for (; b + 8 <= n; b += 8)
+        v8_store(out + b, v8_scales(w + b * bytes, bytes, dx + b));
+    for (; b < n; b++) {
+        uint16_t d;
+        memcpy(&d, w + b * bytes, sizeof d);
+        out[b] = kvcl_f16_to_f32(d) * dx[b];
+    }
+}
+
+/* Sums of four of block b, as floats. */
+KVCL_INLINE v8 block_sums(kvcl_type type, const unsigned char *w, const kvcl_simd_row *x,
+                          const int32_t *starts, uint32_t b)
+{
+    return v8_dot4(c32_type(type, w), c32_load(x->codes + (size_t)b * KVCL_QK),
+                   c32_start(starts + (size_t)b * 8));
+}
+
+/* Eight blocks are one turn of the 64 lanes.  Nibbles keep the shuffle units busy: their scales are
+ * made ahead, and reach all lanes of a product as part of a load.  Bytes keep the load units busy:
+ * their scales are shuffled.  (Measured both ways.) */
 KVCL_INLINE float quant_row(kvcl_type type, const unsigned char *w, const kvcl_simd_row *x,
-                            uint32_t cols)
+                            const int32_t *starts, uint32_t n_blocks, float *scales)
 {
     size_t bytes = block_bytes(type);
-    uint32_t n_blocks = cols / KVCL_QK, b = 0;
+    bool ahead = type != KVCL_Q8_0;
+    uint32_t b = 0, tail = n_blocks & ~7u;
     v8 acc[8];
     KVCL_UNROLL
     for (int j = 0; j < 8; j++)
         acc[j] = v8_zero();
-    for (; b + 8 <= n_blocks; b += 8, w += 8 * bytes) {
-        float scale[8];
-        v8_scales(w, bytes, x->scales + b, scale);
+    if (ahead)
+        row_scales(bytes, w, x->scales, n_blocks, scales);
+    else
+        row_scales(bytes, w + tail * bytes, x->scales + tail, n_blocks - tail, scales + tail);
+    for (; b < tail; b += 8, w += 8 * bytes) {
+        v8 scale = ahead ? v8_zero() : v8_scales(w, bytes, x->scales + b);
         KVCL_UNROLL
-        for (uint32_t j = 0; j < 8; j++)
-            acc[j] = quant_block(type, w + j * bytes, x, b + j, scale[j], acc[j]);
+        for (uint32_t j = 0; j < 8; j++) {
+            v8 sums = block_sums(type, w + j * bytes, x, starts, b + j);
+            acc[j] = ahead ? v8_fma_scalar(sums, scales[b + j], acc[j])
+                           : v8_fma(sums, v8_pick(scale, (int)j), acc[j]);
+        }
     }
     KVCL_UNROLL
-    for (uint32_t j = 0; j < 7; j++) {
-        if (b + j >= n_blocks)
-            break;
-        uint16_t d;
-        memcpy(&d, w + j * bytes, sizeof d);
-        float scale = kvcl_f16_to_f32(d) * x->scales[b + j];
-        acc[j] = quant_block(type, w + j * bytes, x, b + j, scale, acc[j]);
-    }
+    for (uint32_t j = 0; j < 7; j++)
+        if (b + j < n_blocks) {
+            v8 sums = block_sums(type, w + j * bytes, x, starts, b + j);
+            acc[j] = v8_fma_scalar(sums, scales[b + j], acc[j]);
+        }
     return tree64(acc);
 }
 
 void KVCL_SIMD_FN(dot_quant)(kvcl_type type, const unsigned char *w, size_t row_bytes, uint32_t n,
-                             const kvcl_simd_row *x, uint32_t cols, float *out)
+                             const kvcl_simd_row *x, uint32_t seg, uint32_t cols, float *out)
 {
+    float scales[MAX_BLOCKS];
+    uint32_t n_blocks = cols / KVCL_QK;
     for (uint32_t r = 0; r < n; r++, w += row_bytes)
         if (type == KVCL_Q8_0)
-            out[r] = quant_row(KVCL_Q8_0, w, x, cols);
+            out[r] = quant_row(KVCL_Q8_0, w, x, x->starts[seg], n_blocks, scales);
         else if (type == KVCL_Q5_0)
-            out[r] = quant_row(KVCL_Q5_0, w, x, cols);
+            out[r] = quant_row(KVCL_Q5_0, w, x, x->starts[seg], n_blocks, scales);
         else
-            out[r] = quant_row(KVCL_Q4_0, w, x, cols);
+            out[r] = quant_row(KVCL_Q4_0, w, x, x->starts[seg], n_blocks, scales);
 }

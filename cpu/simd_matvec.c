@@ -19,7 +19,10 @@ typedef struct plan {
 } plan;
 
 /* Bytes of scratch for one prepared row of x. */
-static size_t row_scratch(uint32_t cols) { return kvcl_align_up((size_t)cols * 6 + cols / 8, 64); }
+static size_t row_scratch(uint32_t cols)
+{
+    return kvcl_align_up((size_t)cols * (4 + KVCL_MATVEC_SEGS + 1) + cols / 8, 64);
+}
 
 static plan make_plan(const kvcl_matvec_args *a, uint32_t n_threads)
 {
@@ -41,6 +44,23 @@ static plan make_plan(const kvcl_matvec_args *a, uint32_t n_threads)
     return pl;
 }
 
+/* The starts of each segment; segments of one type share theirs. */
+static void prepare_starts(const plan *pl, kvcl_simd_row *row, int32_t *room)
+{
+    const kvcl_matvec_args *a = pl->a;
+    for (uint32_t s = 0; s < a->n_seg; s++) {
+        kvcl_type type = a->w[s]->type;
+        for (uint32_t t = 0; t < s && !row->starts[s]; t++)
+            if (a->w[t]->type == type)
+                row->starts[s] = row->starts[t];
+        if (row->starts[s] || !kvcl_type_is_quantised(type))
+            continue;
+        KVCL_SIMD_FN(quant_starts)(type, row->codes, room, pl->cols);
+        row->starts[s] = room;
+        room += pl->cols / 4;
+    }
+}
+
 /* Row i of x, normalised, and quantised where some weights are. */
 static kvcl_simd_row prepare(const plan *pl, uint32_t i, unsigned char *scratch)
 {
@@ -48,14 +68,16 @@ static kvcl_simd_row prepare(const plan *pl, uint32_t i, unsigned char *scratch)
     const float *x = (const float *)kvcl_cpu_ptr(a->x) + (size_t)i * a->x_stride;
     float *z = (float *)(void *)scratch, *scales = z + pl->cols;
     int32_t *starts = (int32_t *)(void *)(scales + pl->cols / KVCL_QK);
-    int8_t *codes = (int8_t *)(starts + pl->cols / 4);
-    kvcl_simd_row row = {.x = x, .codes = codes, .scales = scales, .starts = starts};
+    int8_t *codes = (int8_t *)(starts + KVCL_MATVEC_SEGS * (pl->cols / 4));
+    kvcl_simd_row row = {.x = x, .codes = codes, .scales = scales};
     if (a->norm.kind != KVCL_NORM_NONE) {
         KVCL_SIMD_FN(norm_row)(&a->norm, x, z, pl->cols);
         row.x = z;
     }
-    if (pl->quantised)
-        KVCL_SIMD_FN(quant_row)(row.x, codes, scales, starts, pl->cols);
+    if (pl->quantised) {
+        KVCL_SIMD_FN(quant_row)(row.x, codes, scales, pl->cols);
+        prepare_starts(pl, &row, starts);
+    }
     return row;
 }
 
@@ -67,7 +89,7 @@ static void values(const plan *pl, uint32_t s, uint32_t first, uint32_t n, const
     size_t row_bytes = kvcl_type_bytes(w->type, w->cols);
     const unsigned char *rows = kvcl_cpu_rows(w) + first * row_bytes;
     if (kvcl_type_is_quantised(w->type))
-        KVCL_SIMD_FN(dot_quant)(w->type, rows, row_bytes, n, x, w->cols, y);
+        KVCL_SIMD_FN(dot_quant)(w->type, rows, row_bytes, n, x, s, w->cols, y);
     else
         KVCL_SIMD_FN(dot_float)(w->type, rows, row_bytes, n, x, w->cols, y);
     const float *bias = kvcl_cpu_ptr(pl->a->bias[s]);

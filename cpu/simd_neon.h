@@ -208,16 +208,27 @@ KVCL_INLINE float v8_tree(v8 a)
     return vget_lane_f32(d, 0) + vget_lane_f32(d, 1);
 }
 
-/* out[i] = f16 scale of block i * dx[i], of eight blocks `bytes` apart. */
-KVCL_INLINE void v8_scales(const unsigned char *p, size_t bytes, const float *dx, float out[8])
+/* f16 scale of block i * dx[i], of eight blocks `bytes` apart. */
+KVCL_INLINE v8 v8_scales(const unsigned char *p, size_t bytes, const float *dx)
 {
     uint16_t h[8];
     KVCL_UNROLL
     for (size_t i = 0; i < 8; i++)
         memcpy(&h[i], p + i * bytes, sizeof h[i]);
     float16x8_t d = vreinterpretq_f16_u16(vld1q_u16(h));
-    vst1q_f32(out, vmulq_f32(vcvt_f32_f16(vget_low_f16(d)), vld1q_f32(dx)));
-    vst1q_f32(out + 4, vmulq_f32(vcvt_high_f32_f16(d), vld1q_f32(dx + 4)));
+    return (v8){{vmulq_f32(vcvt_f32_f16(vget_low_f16(d)), vld1q_f32(dx)),
+                 vmulq_f32(vcvt_high_f32_f16(d), vld1q_f32(dx + 4))}};
+}
+
+/* Lane j in all lanes. */
+KVCL_INLINE v8 v8_pick(v8 s, int j)
+{
+    float32x4_t q = j < 4 ? s.val[0] : s.val[1];
+    float32x4_t all = j % 4 == 0   ? vdupq_laneq_f32(q, 0)
+                      : j % 4 == 1 ? vdupq_laneq_f32(q, 1)
+                      : j % 4 == 2 ? vdupq_laneq_f32(q, 2)
+                                   : vdupq_laneq_f32(q, 3);
+    return (v8){{all, all}};
 }
 
 KVCL_INLINE c32 c32_load(const void *p)
@@ -256,15 +267,15 @@ KVCL_INLINE c32 c32_q5_0(const unsigned char *b)
     return (c32){{c32_fifth(q.val[0], b + 2), c32_fifth(q.val[1], b + 4)}};
 }
 
-KVCL_INLINE c32 c32_start(kvcl_type type, const int32_t *p)
+KVCL_INLINE c32 c32_start(const int32_t *p)
 {
-    KVCL_UNUSED(type), KVCL_UNUSED(p);
+    KVCL_UNUSED(p);
     return (c32){{vdupq_n_s8(0), vdupq_n_s8(0)}};
 }
 
-KVCL_INLINE void c32_store_starts(int32_t *p, const int8_t *codes)
+KVCL_INLINE void c32_store_starts(kvcl_type type, int32_t *p, const int8_t *codes)
 {
-    KVCL_UNUSED(p), KVCL_UNUSED(codes);
+    KVCL_UNUSED(type), KVCL_UNUSED(p), KVCL_UNUSED(codes);
 }
 
 KVCL_INLINE float32x4_t v8_half_dot4(int8x16_t w, int8x16_t x)

@@ -59,8 +59,7 @@ void KVCL_SIMD_FN(norm)(const void *args, kvcl_cpu_part *p)
     }
 }
 
-void KVCL_SIMD_FN(quant_row)(const float *x, int8_t *codes, float *scales, int32_t *starts,
-                             uint32_t n)
+void KVCL_SIMD_FN(quant_row)(const float *x, int8_t *codes, float *scales, uint32_t n)
 {
     for (uint32_t b = 0; b < n / KVCL_QK; b++, x += KVCL_QK, codes += KVCL_QK) {
         v16 x0 = v16_load(x), x1 = v16_load(x + 16);
@@ -69,8 +68,13 @@ void KVCL_SIMD_FN(quant_row)(const float *x, int8_t *codes, float *scales, int32
         scales[b] = kvcl_quant_scale(amax);
         v16_store_codes(codes, v16_fma(x0, inv, round));
         v16_store_codes(codes + 16, v16_fma(x1, inv, round));
-        c32_store_starts(starts + (size_t)b * 8, codes);
     }
+}
+
+void KVCL_SIMD_FN(quant_starts)(kvcl_type type, const int8_t *codes, int32_t *starts, uint32_t n)
+{
+    for (uint32_t k = 0; k < n; k += KVCL_QK)
+        c32_store_starts(type, starts + k / 4, codes + k);
 }
 
 /* Signed codes of one block, and its scale. */

@@ -43,8 +43,8 @@ KVCL_INLINE int v8_scale_bits(const unsigned char *p)
     return h;
 }
 
-/* out[i] = f16 scale of block i * dx[i], of eight blocks `bytes` apart. */
-KVCL_INLINE void v8_scales(const unsigned char *p, size_t bytes, const float *dx, float out[8])
+/* f16 scale of block i * dx[i], of eight blocks `bytes` apart. */
+KVCL_INLINE v8 v8_scales(const unsigned char *p, size_t bytes, const float *dx)
 {
     __m128i a = _mm_cvtsi32_si128(v8_scale_bits(p));
     __m128i b = _mm_cvtsi32_si128(v8_scale_bits(p + 4 * bytes));
@@ -55,7 +55,10 @@ KVCL_INLINE void v8_scales(const unsigned char *p, size_t bytes, const float *dx
     a = _mm_insert_epi16(a, v8_scale_bits(p + 3 * bytes), 3);
     b = _mm_insert_epi16(b, v8_scale_bits(p + 7 * bytes), 3);
     __m256 d = _mm256_cvtph_ps(_mm_unpacklo_epi64(a, b));
-    _mm256_storeu_ps(out, _mm256_mul_ps(d, _mm256_loadu_ps(dx)));
+    return _mm256_mul_ps(d, _mm256_loadu_ps(dx));
 }
+
+/* Lane j in all lanes. */
+KVCL_INLINE v8 v8_pick(v8 s, int j) { return _mm256_permutevar8x32_ps(s, _mm256_set1_epi32(j)); }
 
 #endif
