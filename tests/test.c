@@ -232,6 +232,7 @@ static void row_parse(const char *row, row_vars *vars, char which[128], char lev
     if (sscanf(which, "cpu:%15[a-z0-9]:%u", level, &threads) >= 1) {
         var_set(vars, "KVCL_CPU_CAPS", level);
         snprintf(which, 128, "cpu");
+        level[0] = strcmp(level, "auto") == 0 ? 0 : level[0];
     }
     *n_threads = threads;
 }

@@ -5,11 +5,10 @@
  *   KVCL_TEST_SEED     seed of all made-up data (printed at the start of every program)
  *   KVCL_TEST_FILTER   only op cases whose label contains this text
  *   KVCL_TEST_DEVICES  rows to test, by comma: "cpu" (every capability level, 1 to 3 threads),
- *                      "cpu:avx2:3", or a device as `--device` names it; "@NAME=VALUE" behind a row
- *                      sets a variable while the device is opened.  Default: "cpu"
- *   KVCL_TEST_REQUIRE  1: a named device that is not there is a failure, not a skipped row
- *   KVCL_TEST_SMALL    1: few and tiny cases, for simulators
- *   KVCL_TEST_VERBOSE  1: names each case, passes on the library's log
+ *                      "cpu:avx2:3", "cpu:auto", or a device as `--device` names it; "@NAME=VALUE"
+ * behind a row sets a variable while the device is opened.  Default: "cpu" KVCL_TEST_REQUIRE  1: a
+ * named device that is not there is a failure, not a skipped row KVCL_TEST_SMALL    1: few and tiny
+ * cases, for simulators KVCL_TEST_VERBOSE  1: names each case, passes on the library's log
  *   KVCL_SHARED        folder of reference models and data; default: "../shared" beside the sources
  */
 #ifndef KVCL_TEST_H
