@@ -83,10 +83,14 @@ static void finish(uint flags, __global float *out, __global const float *res, u
 #define INPUT float
 #endif
 
-#define QUANT(t) convert_short16(as_int16(fma((t), (float16)(inv), (float16)(KVCL_ROUND))) - (int16)(KVCL_ROUND_BITS))
+// Codes of 16 values.
+static short16 quant16(float16 v, float inv)
+{
+    int16 bits = as_int16(fma(v, (float16)(inv), (float16)(KVCL_ROUND)));
+    return convert_short16(bits - (int16)(KVCL_ROUND_BITS));
+}
 
-// Tile of the input that starts at value k0: normalised, and quantised for blocks, with zeros up to
-// a multiple of 64.
+// Tile of the input that starts at value k0: normalised, and quantised for blocks.
 static void prepare(__global const float *x, uint k0, uint n, uint kind, float2 stats,
                     __global const float *nw, __global const float *nb, __local INPUT *z,
                     __local float *zd)
@@ -101,13 +105,8 @@ static void prepare(__global const float *x, uint k0, uint n, uint kind, float2 
         float2 m2 = fmax(m4.lo, m4.hi);
         float amax = fmax(m2.x, m2.y), inv = kvcl_quant_inv(amax);
         zd[k / 32] = kvcl_quant_scale(amax);
-        vstore16(QUANT(a), 0, z + k);
-        vstore16(QUANT(b), 0, z + k + 16);
-    }
-    if (n % 64) {
-        zd[n / 32] = 0.0f;
-        vstore16((short16)(0), 0, z + n);
-        vstore16((short16)(0), 0, z + n + 16);
+        vstore16(quant16(a, inv), 0, z + k);
+        vstore16(quant16(b, inv), 0, z + k + 16);
     }
 #else
     (void)zd;
@@ -117,43 +116,55 @@ static void prepare(__global const float *x, uint k0, uint n, uint kind, float2 
 }
 
 #if BLOCKS
-// Codes of 64 weights, the two blocks at `block`, 16 in order to a vector; one == 1: the second
-// block is not there and counts as zeros.
-static void codes64(__global const uchar *w, ulong block, uint one, __global const uint *h,
-                    short16 *c)
+// Codes of the 32 weights of a block, in order.
+static void codes32(__global const uchar *w, ulong block, __global const uint *h, short16 *c0,
+                    short16 *c1)
 {
-    c[2] = c[3] = (short16)(0);
-    for (uint b = 0; b < 2 - one; b++) {
 #if TYPE == KVCL_Q8_0
-        __global const char *q = (__global const char *)w + (block + b) * 32;
-        c[2 * b] = convert_short16(vload16(0, q));
-        c[2 * b + 1] = convert_short16(vload16(1, q));
+    (void)h;
+    *c0 = convert_short16(vload16(2 * block, (__global const char *)w));
+    *c1 = convert_short16(vload16(2 * block + 1, (__global const char *)w));
 #else
-        short16 q = convert_short16(vload16(block + b, w));
-        c[2 * b] = q & (short16)(15);
-        c[2 * b + 1] = q >> (short16)(4);
+    short16 q = convert_short16(vload16(block, w)), n0 = q & (short16)(15), n1 = q >> (short16)(4);
 #if TYPE == KVCL_Q5_0
-        const short16 bit = (short16)(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192,
-                                      16384, (short)-32768);
-        uint fifth = h[block + b];
-        c[2 * b] += (((short16)((short)fifth) & bit) != (short16)(0)) & (short16)(16);
-        c[2 * b + 1] += (((short16)((short)(fifth >> 16)) & bit) != (short16)(0)) & (short16)(16);
-        c[2 * b] -= (short16)(16);
-        c[2 * b + 1] -= (short16)(16);
+    const short16 bit = (short16)(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192,
+                                  16384, (short)-32768);
+    uint fifth = h[block];
+    n0 |= (((short16)((short)fifth) & bit) != (short16)(0)) & (short16)(16);
+    n1 |= (((short16)((short)(fifth >> 16)) & bit) != (short16)(0)) & (short16)(16);
+    *c0 = n0 - (short16)(16);
+    *c1 = n1 - (short16)(16);
 #else
-        c[2 * b] -= (short16)(8);
-        c[2 * b + 1] -= (short16)(8);
+    (void)h;
+    *c0 = n0 - (short16)(8);
+    *c1 = n1 - (short16)(8);
 #endif
 #endif
-    }
 }
 
-// Sums of neighbours: of 16 products in each of two vectors, the 16 sums of two as ints.
-static int16 pairs(short16 a, short16 b)
+// Sums of neighbours among 16 products of codes: two fit a short, so that (high + low) * 65536 is
+// the top half of one multiplication.
+static int8 pairs(short16 p) { return (as_int8(p) * 65537) >> 16; }
+
+// Sums over the 16 groups of 4 codes of two blocks at k of the tile; the second is `next`, or the
+// first again where the row ends.
+static int16 group_sums(__global const uchar *w, ulong block, ulong next, __global const uint *h,
+                        __local const short *z, __local const short *z_next)
 {
-    int8 p = as_int8(a), q = as_int8(b);
-    return (int16)(((p << 16) >> 16) + (p >> 16), ((q << 16) >> 16) + (q >> 16));
+    short16 c0, c1, c2, c3;
+    codes32(w, block, h, &c0, &c1);
+    codes32(w, next, h, &c2, &c3);
+    int16 p = (int16)(pairs(c0 * vload16(0, z)), pairs(c1 * vload16(1, z)));
+    int16 q = (int16)(pairs(c2 * vload16(0, z_next)), pairs(c3 * vload16(1, z_next)));
+    return (int16)(p.even, q.even) + (int16)(p.odd, q.odd);
 }
+
+// 16 lanes more, from two blocks whose scales (weights' times input's) are s0 and s1.
+#define UNIT(acc, u, s0, s1)                                                                \
+    acc = fma((float16)((float8)(s0), (float8)(s1)),                                        \
+              convert_float16(group_sums(w, block + 2 * u, block + 2 * u + 1, h, z + k + 64 * u, \
+                                         z + k + 64 * u + 32)),                             \
+              acc);
 
 // Adds one tile of a row (n weights from column k0 on) to the lanes.
 static void dot_tile(__global const uchar *w, uint rows, uint cols, uint r, uint k0, uint n,
@@ -162,17 +173,26 @@ static void dot_tile(__global const uchar *w, uint rows, uint cols, uint r, uint
     __global const uint *h = (__global const uint *)(w + kvcl_plane_h(rows, cols));
     __global const half *d = (__global const half *)(w + kvcl_plane_d(TYPE, rows, cols));
     ulong block = ((ulong)r * cols + k0) / 32;
-    for (uint k = 0; k < n; k += 64, block += 2) {
-        uint one = k + 64 > n;
-        short16 c[4];
-        codes64(w, block, one, h, c);
-        int16 p = pairs(c[0] * vload16(0, z + k), c[1] * vload16(1, z + k));
-        int16 q = pairs(c[2] * vload16(2, z + k), c[3] * vload16(3, z + k));
-        int16 isum = (int16)(p.even + p.odd, q.even + q.odd);
+    float16 a0 = acc[0], a1 = acc[1], a2 = acc[2], a3 = acc[3];
+    uint k = 0;
+    for (; k + 256 <= n; k += 256, block += 8) {
+        float8 s = vload_half8(0, d + block) * vload8(0, zd + k / 32);
+        UNIT(a0, 0, s.s0, s.s1)
+        UNIT(a1, 1, s.s2, s.s3)
+        UNIT(a2, 2, s.s4, s.s5)
+        UNIT(a3, 3, s.s6, s.s7)
+    }
+    acc[0] = a0;
+    acc[1] = a1;
+    acc[2] = a2;
+    acc[3] = a3;
+    for (; k < n; k += 64, block += 2) {
+        uint next = k + 64 <= n; // else the second block is not there: its scale is 0
         float s0 = vload_half(block, d) * zd[k / 32];
-        float s1 = vload_half(block + 1 - one, d) * zd[k / 32 + 1];
+        float s1 = next ? vload_half(block + 1, d) * zd[k / 32 + 1] : 0.0f;
+        int16 sums = group_sums(w, block, block + next, h, z + k, z + k + 32 * next);
         float16 s = (float16)((float8)(s0), (float8)(s1));
-        acc[k / 64 % 4] = fma(s, convert_float16(isum), acc[k / 64 % 4]);
+        acc[k / 64 % 4] = fma(s, convert_float16(sums), acc[k / 64 % 4]);
     }
 }
 #else
