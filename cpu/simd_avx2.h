@@ -207,6 +207,13 @@ KVCL_INLINE c32 c32_q5_0(const unsigned char *b)
     return _mm256_sub_epi8(c32_nibbles(b + 6), _mm256_and_si256(clear, _mm256_set1_epi8(16)));
 }
 
+/* The codes as signed bytes. */
+KVCL_INLINE void c32_store_signed(kvcl_type type, int8_t *p, c32 q)
+{
+    KVCL_UNUSED(type);
+    _mm256_storeu_si256((__m256i *)p, q);
+}
+
 KVCL_INLINE c32 c32_start(const int32_t *p)
 {
     KVCL_UNUSED(p);

@@ -135,16 +135,27 @@ KVCL_INLINE c32 c32_q5_0(const unsigned char *b)
     return _mm256_mask_add_epi8(q, high, q, _mm256_set1_epi8(16));
 }
 
+KVCL_INLINE int c32_bias(kvcl_type type)
+{
+    return type == KVCL_Q8_0 ? 128 : type == KVCL_Q5_0 ? 16 : 8;
+}
+
+/* The codes as signed bytes. */
+KVCL_INLINE void c32_store_signed(kvcl_type type, int8_t *p, c32 q)
+{
+    c32 bias = _mm256_set1_epi8((char)c32_bias(type));
+    _mm256_storeu_si256((__m256i *)p, _mm256_sub_epi8(q, bias));
+}
+
 /* What the sums of a block's eight groups start from. */
 KVCL_INLINE c32 c32_start(const int32_t *p) { return c32_load(p); }
 
 /* The starts of 32 codes against weights of a type: minus its bias times the groups' sums. */
 KVCL_INLINE void c32_store_starts(kvcl_type type, int32_t *p, const int8_t *codes)
 {
-    int bias = type == KVCL_Q8_0 ? 128 : type == KVCL_Q5_0 ? 16 : 8;
     __m256i zero = _mm256_setzero_si256();
     __m256i sums = _mm256_dpbusd_epi32(zero, _mm256_set1_epi8(1), c32_load(codes));
-    _mm256_storeu_si256((__m256i *)p, _mm256_mullo_epi32(sums, _mm256_set1_epi32(-bias)));
+    _mm256_storeu_si256((__m256i *)p, _mm256_mullo_epi32(sums, _mm256_set1_epi32(-c32_bias(type))));
 }
 
 /* The sums of each four products, as floats. */

@@ -267,6 +267,14 @@ KVCL_INLINE c32 c32_q5_0(const unsigned char *b)
     return (c32){{c32_fifth(q.val[0], b + 2), c32_fifth(q.val[1], b + 4)}};
 }
 
+/* The codes as signed bytes. */
+KVCL_INLINE void c32_store_signed(kvcl_type type, int8_t *p, c32 q)
+{
+    KVCL_UNUSED(type);
+    vst1q_s8(p, q.val[0]);
+    vst1q_s8(p + 16, q.val[1]);
+}
+
 KVCL_INLINE c32 c32_start(const int32_t *p)
 {
     KVCL_UNUSED(p);

@@ -77,33 +77,16 @@ void KVCL_SIMD_FN(quant_starts)(kvcl_type type, const int8_t *codes, int32_t *st
         c32_store_starts(type, starts + k / 4, codes + k);
 }
 
-/* Signed codes of one block, and its scale. */
-KVCL_INLINE float block_codes(kvcl_type type, const unsigned char *b, int8_t codes[KVCL_QK])
-{
-    uint16_t d;
-    memcpy(&d, b, sizeof d);
-    if (type == KVCL_Q8_0) {
-        memcpy(codes, b + 2, KVCL_QK);
-        return kvcl_f16_to_f32(d);
-    }
-    uint32_t qh = 0;
-    if (type == KVCL_Q5_0)
-        memcpy(&qh, b + 2, sizeof qh);
-    const unsigned char *qs = type == KVCL_Q5_0 ? b + 6 : b + 2;
-    int bias = type == KVCL_Q5_0 ? 16 : 8;
-    for (uint32_t e = 0; e < 16; e++) {
-        codes[e] = (int8_t)(((qs[e] & 15) | (int)(qh >> e & 1u) << 4) - bias);
-        codes[e + 16] = (int8_t)(((qs[e] >> 4) | (int)(qh >> (e + 16) & 1u) << 4) - bias);
-    }
-    return kvcl_f16_to_f32(d);
-}
-
 KVCL_INLINE void expand_blocks(kvcl_type type, size_t bytes, const unsigned char *w, uint32_t n,
                                float *out)
 {
     for (uint32_t k = 0; k < n; k += KVCL_QK, w += bytes) {
         int8_t codes[KVCL_QK];
-        v16 d = v16_set(block_codes(type, w, codes));
+        uint16_t half;
+        memcpy(&half, w, sizeof half);
+        v16 d = v16_set(kvcl_f16_to_f32(half));
+        c32 q = type == KVCL_Q8_0 ? c32_q8_0(w) : type == KVCL_Q5_0 ? c32_q5_0(w) : c32_q4_0(w);
+        c32_store_signed(type, codes, q);
         v16_store(out + k, v16_mul(v16_load_i8(codes), d));
         v16_store(out + k + 16, v16_mul(v16_load_i8(codes + 16), d));
     }
