@@ -16,6 +16,7 @@
     X(embed)             \
     X(norm)              \
     X(matvec)            \
+    X(matvec_wide)       \
     X(matmul)            \
     X(glu)               \
     X(selftest)          \
@@ -138,6 +139,11 @@ kvcl_status kvcl_cl_mat_create(kvcl_queue *q, kvcl_type type, uint32_t rows, uin
 void kvcl_cl_mat_free(kvcl_dev *dev, kvcl_mat *mat);
 /* In cl_matmul.c. */
 size_t kvcl_cl_matmul_scratch_bytes(const kvcl_dev *dev, uint32_t n, const kvcl_mat *w);
+
+/* ---- cl_matvec_wide.c: another arrangement of matvec for some calls ----------------------------- */
+
+bool kvcl_cl_matvec_wide_takes(kvcl_queue *q, const kvcl_matvec_args *a);
+kvcl_status kvcl_cl_matvec_wide(kvcl_queue *q, const kvcl_matvec_args *a);
 
 /* ---- device (cl_dev.c) ----------------------------------------------------------------------- */
 

@@ -164,6 +164,8 @@ static kvcl_status apart(kvcl_queue *q, const kvcl_matvec_args *a)
 
 kvcl_status kvcl_cl_matvec(kvcl_queue *q, const kvcl_matvec_args *a)
 {
+    if (kvcl_cl_matvec_wide_takes(q, a))
+        return kvcl_cl_matvec_wide(q, a);
     matvec_job m = {.a = a, .n_seg = a->n_seg, .act = (uint32_t)a->act, .res = a->res};
     m.pair = a->act == KVCL_ACT_SWIGLU;
     m.type = a->w[0]->type;

@@ -1,0 +1,245 @@
+// matvec_wide.cl - decode's linear layers on float weights, for GPUs with many units: what
+// kvcl_matvec of cl/matvec.cl does, arranged to keep many bytes in flight.  Twin: cpu/matvec.c
+//
+// KVCL_SPEC: type of the weights (F32, F16, BF16); bit 8: a pair (SwiGLU); bits 9, 10: the norm;
+// bit 11: biases; bit 12: GELU; bit 13: a residual; bits 14, 15: matrices.  What a launch does not
+// have it does not pass: every argument costs time on the host.
+// Assumes (checked by the host half): cols a multiple of 32 that fits local memory as floats; all
+// matrices have cols columns, one type, one part and one output buffer; groups of WIDE_GROUP items.
+// Groups: dimension 0 shares out the rows (counted over all matrices) in passes of GROUP / TEAM;
+// dimension 1 is the row of x.  A team of 16 items owns a row, item j its lanes 4j .. 4j + 3: one
+// load is 4 weights, a team's loads are 64 neighbours.
+// Weights do not depend on the input: each item asks for its first 2 CHUNK loads before the input
+// row is read and normalised, and holds them as raw bits meanwhile; from then on one chunk is in
+// flight while the other is summed, into the next pass too.
+// local memory: `mem`, laid out as in kvcl_matvec_wide; its size in cl_matvec.c
+
+#define TYPE (KVCL_SPEC & 255)
+#define PAIR (KVCL_SPEC >> 8 & 1)
+#define NORM (KVCL_SPEC >> 9 & 3)
+#define BIAS (KVCL_SPEC >> 11 & 1)
+#define GELU (KVCL_SPEC >> 12 & 1)
+#define RES (KVCL_SPEC >> 13 & 1)
+#define SEGS (KVCL_SPEC >> 14 & 3)
+
+#define GROUP 256
+#define TEAM 16
+#define TEAMS (GROUP / TEAM)
+#define LANES 4
+#define ROW_PAD 68 // floats from one team's lanes to the next: neighbours on other banks
+#define CHUNK 8    // loads of a chunk
+
+#if TYPE == KVCL_F32
+typedef uint4 raw;
+#else
+typedef uint2 raw;
+#endif
+
+#if KVCL_PTX
+static float half_bits(uint h)
+{
+    float f;
+    ushort u = (ushort)h;
+    __asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(u));
+    return f;
+}
+#else
+static float half_bits(uint h) { return kvcl_half_load(h & 0xffffu); }
+#endif
+
+static float4 widen(raw r)
+{
+#if TYPE == KVCL_F32
+    return as_float4(r);
+#elif TYPE == KVCL_BF16
+    return as_float4((uint4)(r.x << 16, r.x & 0xffff0000u, r.y << 16, r.y & 0xffff0000u));
+#else
+    return (float4)(half_bits(r.x), half_bits(r.x >> 16), half_bits(r.y), half_bits(r.y >> 16));
+#endif
+}
+
+// Loads of chunk c of the row at w (4 weights every 64), as far as it goes.
+#define LOAD(buf, w, c)                                \
+    _Pragma("unroll") for (uint u = 0; u < CHUNK; u++) \
+    {                                                  \
+        uint k = ((c)*CHUNK + u) * 64 + j * LANES;     \
+        buf[u] = k < cols ? (w)[k / LANES] : (raw)(0); \
+    }
+
+#define SUM(acc, buf, c)                                     \
+    _Pragma("unroll") for (uint u = 0; u < CHUNK; u++)       \
+    {                                                        \
+        uint k = ((c)*CHUNK + u) * 64 + j * LANES;           \
+        if (k < cols)                                        \
+            acc = fma(widen(buf[u]), vload4(0, z + k), acc); \
+    }
+
+#if NORM
+// The input row in local memory, normalised; the norm's weights were asked for before the sums.
+static void normalise(uint cols, float eps, float inv_n, __global const float *nw,
+                      __global const float *nb, float4 g0, float4 g1, __local float *z,
+                      __local float *red)
+{
+    uint k0 = (uint)get_local_id(0) * 4, k1 = k0 + GROUP * 4;
+    float2 stats = kvcl_norm_stats_local(z, cols, NORM, eps, inv_n, red);
+    for (uint k = k0; k < cols; k += GROUP * 4) {
+        float4 v = vload4(0, z + k), g = k == k0 ? g0 : k == k1 ? g1 : vload4(0, nw + k);
+#if NORM == KVCL_NORM_RMS
+        v = (v * stats.y) * g;
+#else
+        v = fma(fma((float4)(-1.0f), (float4)(stats.x), v) * stats.y, g, vload4(0, nb + k));
+#endif
+        vstore4(v, 0, z + k);
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+}
+#endif
+
+// The trees of all teams of a group, in item 0 of each.
+static float team_sum(float4 acc, __local float *lanes, __local float *tops)
+{
+    uint lid = (uint)get_local_id(0), team = lid / TEAM, j = lid % TEAM;
+    vstore4(acc, 0, lanes + team * ROW_PAD + j * LANES);
+    barrier(CLK_LOCAL_MEM_FENCE);
+    if (j < 8)
+        tops[team * 8 + j] = kvcl_tree64_top(lanes + team * ROW_PAD, j);
+    barrier(CLK_LOCAL_MEM_FENCE);
+    return kvcl_tree8(vload8(0, tops + team * 8));
+}
+
+// Where row r (counted over all matrices) lies.
+#if SEGS == 3
+#define ROW_AT(r)                                               \
+    ((r) < rows0           ? w0 + (ulong)(r)*row_raws           \
+     : (r) < rows0 + rows1 ? w1 + (ulong)((r)-rows0) * row_raws \
+                           : w2 + (ulong)((r)-rows0 - rows1) * row_raws)
+#define OUT_AT(r)                               \
+    ((r) < rows0           ? o0_off + (r)       \
+     : (r) < rows0 + rows1 ? o1_off + (r)-rows0 \
+                           : o2_off + (r)-rows0 - rows1)
+#define BIAS_AT(r)                                  \
+    ((r) < rows0           ? b0[b0_off + (r)]       \
+     : (r) < rows0 + rows1 ? b1[b1_off + (r)-rows0] \
+                           : b2[b2_off + (r)-rows0 - rows1])
+#else
+#define ROW_AT(r) (w0 + (ulong)(r)*row_raws)
+#define OUT_AT(r) (o0_off + (r))
+#define BIAS_AT(r) (b0[b0_off + (r)])
+#endif
+
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
+kvcl_matvec_wide(__global const raw *w0,
+#if SEGS >= 2
+                 __global const raw *w1,
+#endif
+#if SEGS == 3
+                 __global const raw *w2, uint rows1,
+#endif
+                 uint rows0, uint rows, __global float *out, ulong o0_off,
+#if SEGS == 3
+                 ulong o1_off, ulong o2_off,
+#endif
+#if BIAS
+                 __global const float *b0, ulong b0_off,
+#if SEGS >= 2
+                 __global const float *b1, ulong b1_off,
+#endif
+#if SEGS == 3
+                 __global const float *b2, ulong b2_off,
+#endif
+#endif
+#if NORM
+                 __global const float *nw, ulong nw_off, float eps, float inv_n,
+#endif
+#if NORM == KVCL_NORM_LAYER
+                 __global const float *nb, ulong nb_off,
+#endif
+#if RES
+                 __global const float *res, ulong res_off,
+#endif
+                 __global const float *x, ulong x_off, uint cols, uint x_stride, uint out_stride,
+                 __local float *mem)
+{
+    uint lid = (uint)get_local_id(0), j = lid % TEAM, row_raws = cols / LANES;
+    uint i = (uint)get_group_id(1), step = (uint)get_num_groups(0) * TEAMS;
+    uint first = (uint)get_group_id(0) * TEAMS; // of the pass: the same for all items
+    __local float *tops = mem + KVCL_RED_FLOATS, *lanes = tops + 16 * TEAMS;
+    __local float *z = lanes + 2 * ROW_PAD * TEAMS;
+    uint n_chunks = (cols + CHUNK * 64 - 1) / (CHUNK * 64);
+    raw even[CHUNK], odd[CHUNK];
+    uint r = min(first + lid / TEAM, rows - 1); // idle teams read the last row and store nothing
+    __global const raw *p0 = ROW_AT(r);
+#if PAIR
+    __global const raw *p1 = w1 + (ulong)r * row_raws;
+#else
+    __global const raw *p1 = p0;
+#endif
+    LOAD(even, p0, 0)
+    LOAD(odd, p1, PAIR ? 0 : 1)
+#if NORM
+    float4 g0 = (float4)(0.0f), g1 = (float4)(0.0f);
+    nw += nw_off;
+    if (lid * 4 < cols)
+        g0 = vload4(lid, nw);
+    if ((lid + GROUP) * 4 < cols)
+        g1 = vload4(lid + GROUP, nw);
+#endif
+    x += x_off + (ulong)i * x_stride;
+#pragma unroll 4
+    for (uint k = lid * 4; k < cols; k += GROUP * 4)
+        vstore4(vload4(0, x + k), 0, z + k);
+    barrier(CLK_LOCAL_MEM_FENCE);
+#if NORM == KVCL_NORM_LAYER
+    normalise(cols, eps, inv_n, nw, nb + nb_off, g0, g1, z, mem);
+#elif NORM
+    normalise(cols, eps, inv_n, nw, nw, g0, g1, z, mem);
+#endif
+    for (; first < rows; first += step) {
+        float4 acc0 = (float4)(0.0f), acc1 = (float4)(0.0f);
+        uint mine = first + lid / TEAM < rows, at = r;
+        for (uint c = 0; c < n_chunks; c += PAIR ? 1 : 2) {
+            SUM(acc0, even, c)
+            LOAD(even, p0, c + (PAIR ? 1 : 2))
+#if PAIR
+            SUM(acc1, odd, c)
+            LOAD(odd, p1, c + 1)
+#else
+            SUM(acc0, odd, c + 1)
+            LOAD(odd, p1, c + 3)
+#endif
+        }
+        if (first + step < rows) { // the next pass's first loads, before this one's trees
+            r = min(first + step + lid / TEAM, rows - 1);
+            p0 = ROW_AT(r);
+#if PAIR
+            p1 = w1 + (ulong)r * row_raws;
+#else
+            p1 = p0;
+#endif
+            LOAD(even, p0, 0)
+            LOAD(odd, p1, PAIR ? 0 : 1)
+        }
+        float y = team_sum(acc0, lanes, tops);
+#if PAIR
+        float y1 = team_sum(acc1, lanes + ROW_PAD * TEAMS, tops + 8 * TEAMS);
+#endif
+        if (j == 0 && mine) {
+            ulong to = OUT_AT(at) + (ulong)i * out_stride;
+#if BIAS
+            y = y + BIAS_AT(at);
+#endif
+#if PAIR && BIAS
+            y1 = y1 + b1[b1_off + at];
+#endif
+#if PAIR
+            y = kvcl_zero(kvcl_silu(y) * y1);
+#elif GELU
+            y = kvcl_gelu(y);
+#endif
+#if RES
+            y = res[res_off + (ulong)i * out_stride + at] + y;
+#endif
+            out[to] = y;
+        }
+    }
+}
