@@ -96,7 +96,8 @@ bool kvcl_app_open(kvcl_app *app, const kvcl_common_opts *common, const kvcl_mod
     }
     kvcl_status st = kvcl_ctx_create(&opt, &app->ctx);
     if (st != KVCL_OK) {
-        kvcl_say(app->err_color, "%s", kvcl_status_string(st));
+        if (st == KVCL_E_MEM) /* of anything else the log has told */
+            kvcl_say(app->err_color, "%s", kvcl_status_string(st));
         *code = kvcl_status_exit_code(st);
         return false;
     }
