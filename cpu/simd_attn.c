@@ -208,6 +208,12 @@ static void tile_outputs(uint32_t rows, const page_task *pt, tile *tl)
         EACH_COUNT(outputs, KVCL_F32, rows, pt, tl);
 }
 
+static void scale_row(const float *restrict x, float scale, float *restrict out, uint32_t n)
+{
+    for (uint32_t d = 0; d < n; d++)
+        out[d] = x[d] * scale;
+}
+
 /* Rows [first, first + rows) of the task: row r is head r % group of query i + r / group. */
 static void run_tile(const page_task *pt, uint32_t first, uint32_t rows, tile *tl)
 {
@@ -219,8 +225,7 @@ static void run_tile(const page_task *pt, uint32_t first, uint32_t rows, tile *t
         uint32_t h = pt->hk * pt->group + (first + r) % pt->group;
         const float *q = (const float *)kvcl_cpu_ptr(a->q) + (size_t)i * a->q_stride + h * D;
         size_t at = ((size_t)i * a->n_q_heads + h) * a->n_parts + pt->page;
-        for (uint32_t d = 0; d < D; d++)
-            tl->q[r * D + d] = q[d] * a->scale;
+        scale_row(q, a->scale, tl->q + r * D, D);
         n_valid[r] = kvcl_min_u32(a->pos0 + i + 1 - pt->page * KVCL_TOKENS, KVCL_TOKENS);
         ml[r] = (float *)kvcl_cpu_ptr(a->ml) + 2 * at;
         o[r] = (float *)kvcl_cpu_ptr(a->o) + at * D;

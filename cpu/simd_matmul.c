@@ -54,11 +54,22 @@ KVCL_INLINE void micro(uint32_t nv, const float *w, const float *x, size_t tile,
         v16_store(sums + j * TILE + r * 16, acc[r][j]);
 }
 
-/* n_rows rows (rounded up to MR) against n_tiles tiles. */
-static void step_block(const float *w, uint32_t n_rows, const float *x, size_t tile,
-                       uint32_t n_tiles, uint32_t n, bool first, float *sums)
+/* Asks for the lines that the results of nv tiles will be written to, n_rows of each token. */
+static void fetch_out(float *out, size_t out_stride, uint32_t n_rows, uint32_t n_tokens)
 {
-    for (uint32_t t = 0; t < n_tiles; t += NV)
+    for (uint32_t t = 0; t < n_tokens; t++)
+        for (uint32_t r = 0; r < n_rows; r += 16)
+            __builtin_prefetch(out + t * out_stride + r, 1, 2);
+}
+
+/* n_rows rows (rounded up to MR) against n_tiles tiles; out is NULL before the last step. */
+static void step_block(const float *w, uint32_t n_rows, const float *x, size_t tile,
+                       uint32_t n_tiles, uint32_t n, bool first, float *sums, float *out,
+                       size_t out_stride)
+{
+    for (uint32_t t = 0; t < n_tiles; t += NV) {
+        if (out && t + NV < n_tiles)
+            fetch_out(out + t * 16 * out_stride, out_stride, n_rows, NV * 16);
         for (uint32_t r = 0; r < n_rows; r += MR) {
             const float *wr = w + (size_t)r * PITCH, *xt = x + t * tile;
             float *st = sums + (size_t)t * TILE + r * 16;
@@ -69,6 +80,7 @@ static void step_block(const float *w, uint32_t n_rows, const float *x, size_t t
             else
                 micro(NV, wr, xt, tile, n, first, st);
         }
+    }
 }
 
 /* One tile's chains, turned, to out[token][row]. */
@@ -103,6 +115,7 @@ static void task(const kvcl_matmul_args *a, const float *x, uint32_t row, uint32
     uint32_t cols = mat->cols, n_tiles = kvcl_div_up(n_tokens, 16);
     size_t row_bytes = kvcl_type_bytes(mat->type, cols), tile = (size_t)cols * 16;
     float *w = scratch, *sums = scratch + MAX_ROWS * PITCH;
+    float *out = (float *)kvcl_cpu_ptr(a->out) + (size_t)token * a->out_stride + row;
     for (uint32_t k = 0; k < cols; k += STEP) {
         uint32_t n = kvcl_min_u32(STEP, cols - k);
         const unsigned char *src = kvcl_cpu_rows(mat) + row * row_bytes;
@@ -112,9 +125,9 @@ static void task(const kvcl_matmul_args *a, const float *x, uint32_t row, uint32
         for (uint32_t r = n_rows; r % MR != 0; r++)
             memset(w + (size_t)r * PITCH, 0, n * sizeof *w);
         const float *xt = x + (size_t)token * cols + (size_t)k * 16;
-        step_block(w, n_rows, xt, tile, n_tiles, n, k == 0, sums);
+        step_block(w, n_rows, xt, tile, n_tiles, n, k == 0, sums, k + n == cols ? out : NULL,
+                   a->out_stride);
     }
-    float *out = (float *)kvcl_cpu_ptr(a->out) + (size_t)token * a->out_stride + row;
     for (uint32_t t = 0; t < n_tokens; t += 16)
         store_tile(sums + (size_t)t * MAX_ROWS, n_rows, kvcl_min_u32(16, n_tokens - t),
                    out + (size_t)t * a->out_stride, a->out_stride);
