@@ -38,11 +38,11 @@
 #define LOAD_V16(p, at) vload16(0, (__global const float *)(p) + (at))
 #endif
 
-#define ATTN_PARAMS                                                                              \
-    __global const float *q, ulong q_off, __global const uchar *k, ulong k_off,                  \
-        __global const uchar *v, ulong v_off, __global const int *pages, ulong pages_off,        \
-        __global float *ml, ulong ml_off, __global float *o, ulong o_off, uint n, uint q_stride, \
-        uint pos0, uint n_q_heads, uint n_kv_heads, uint D, uint first_page, uint n_pages,       \
+#define ATTN_PARAMS                                                                                \
+    __global const float *q, ulong q_off, __global const uchar *k, ulong k_off,                    \
+        __global const uchar *v, ulong v_off, __global const int *pages, ulong pages_off,          \
+        __global float *ml, ulong ml_off, __global float *o, ulong o_off, uint n, uint q_stride,   \
+        uint pos0, uint n_q_heads, uint n_kv_heads, uint D, uint first_page, uint n_pages,         \
         uint n_parts, float scale, uint q_block
 
 // Tokens of the page that begins at position `begin` which the query at `pos` sees.
@@ -102,33 +102,33 @@ static void weights64(float16 *s16, uint n_valid, __global float *ml)
 }
 
 // W dimensions d .. d + W - 1 of the output of two rows that see n0 <= n1 tokens: 8 lanes each.
-#define DEFINE_OUTPUT2(W, FW, LOAD)                                                               \
-    static void output2_##W(__global const uchar *v, ulong base, uint D, uint d, const float *p0, \
-                            const float *p1, uint n0, uint n1, __global float *o0,                \
-                            __global float *o1)                                                   \
-    {                                                                                             \
-        FW a[L] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};                               \
-        FW b[L] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};                               \
-        uint whole = n0 / L * L;                                                                  \
-        for (uint t0 = 0; t0 < whole; t0 += L)                                                    \
-            for (uint j = 0; j < L; j++) {                                                        \
-                FW vt = LOAD(v, base + (ulong)(t0 + j) * D + d);                                  \
-                a[j] = fma((FW)(p0[t0 + j]), vt, a[j]);                                           \
-                b[j] = fma((FW)(p1[t0 + j]), vt, b[j]);                                           \
-            }                                                                                     \
-        for (uint t = whole; t < n1; t++) {                                                       \
-            FW vt = LOAD(v, base + (ulong)t * D + d);                                             \
-            if (t < n0)                                                                           \
-                a[t % L] = fma((FW)(p0[t]), vt, a[t % L]);                                        \
-            b[t % L] = fma((FW)(p1[t]), vt, b[t % L]);                                            \
-        }                                                                                         \
-        FW ra = ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));                \
-        FW rb = ((b[0] + b[4]) + (b[2] + b[6])) + ((b[1] + b[5]) + (b[3] + b[7]));                \
-        for (uint e = 0; e < W; e++) {                                                            \
-            if (n0 != 0)                                                                          \
-                o0[d + e] = kvcl_zero(((const float *)&ra)[e]);                                   \
-            o1[d + e] = kvcl_zero(((const float *)&rb)[e]);                                       \
-        }                                                                                         \
+#define DEFINE_OUTPUT2(W, FW, LOAD)                                                                \
+    static void output2_##W(__global const uchar *v, ulong base, uint D, uint d, const float *p0,  \
+                            const float *p1, uint n0, uint n1, __global float *o0,                 \
+                            __global float *o1)                                                    \
+    {                                                                                              \
+        FW a[L] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};                                \
+        FW b[L] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};                                \
+        uint whole = n0 / L * L;                                                                   \
+        for (uint t0 = 0; t0 < whole; t0 += L)                                                     \
+            for (uint j = 0; j < L; j++) {                                                         \
+                FW vt = LOAD(v, base + (ulong)(t0 + j) * D + d);                                   \
+                a[j] = fma((FW)(p0[t0 + j]), vt, a[j]);                                            \
+                b[j] = fma((FW)(p1[t0 + j]), vt, b[j]);                                            \
+            }                                                                                      \
+        for (uint t = whole; t < n1; t++) {                                                        \
+            FW vt = LOAD(v, base + (ulong)t * D + d);                                              \
+            if (t < n0)                                                                            \
+                a[t % L] = fma((FW)(p0[t]), vt, a[t % L]);                                         \
+            b[t % L] = fma((FW)(p1[t]), vt, b[t % L]);                                             \
+        }                                                                                          \
+        FW ra = ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));                 \
+        FW rb = ((b[0] + b[4]) + (b[2] + b[6])) + ((b[1] + b[5]) + (b[3] + b[7]));                 \
+        for (uint e = 0; e < W; e++) {                                                             \
+            if (n0 != 0)                                                                           \
+                o0[d + e] = kvcl_zero(((const float *)&ra)[e]);                                    \
+            o1[d + e] = kvcl_zero(((const float *)&rb)[e]);                                        \
+        }                                                                                          \
     }
 DEFINE_OUTPUT2(16, float16, LOAD_V16)
 DEFINE_OUTPUT2(8, float8, LOAD_V8)
@@ -141,7 +141,8 @@ __kernel void kvcl_attn_raw_vec(ATTN_PARAMS)
     if (i_page >= n_pages)
         return;
     uint page = first_page + i_page, begin = page * KVCL_TOKENS;
-    ulong base = ((ulong)pages[pages_off + i_page] * n_kv_heads + hk) * (ulong)(D * KVCL_TOKENS);
+    ulong base =
+        ((ulong)pages[pages_off + i_page] * n_kv_heads + hk) * (ulong)(D * KVCL_TOKENS);
     k += k_off;
     v += v_off;
     for (uint row = 0; row < n_rows; row += 2) {
@@ -196,15 +197,15 @@ static float lane_max(__local const float *s, uint n_valid, uint j)
     return m;
 }
 
-// Weights of (row, lane) in place, zeros for tokens that are not seen; returns the lane's sum.
+// Weights of (row, lane) in place; returns the lane's sum.
 static float lane_weights(__local float *s, uint n_valid, uint j, __local const float *maxima,
                           float *m_out)
 {
     float m = maxima[0], l = 0.0f;
     for (uint c = 1; c < L; c++)
         m = maxima[c] > m ? maxima[c] : m;
-    for (uint t = j; t < KVCL_TOKENS; t += L) {
-        float p = t < n_valid ? kvcl_exp(s[t] - m) : 0.0f;
+    for (uint t = j; t < n_valid; t += L) {
+        float p = kvcl_exp(s[t] - m);
         s[t] = p;
         l += p;
     }
@@ -212,20 +213,30 @@ static float lane_weights(__local float *s, uint n_valid, uint j, __local const 
     return l;
 }
 
-// Output of a pair of rows that see at most n tokens, at one dimension; p is [row][token].  Tokens
-// beyond weigh 0 and are read as the last one seen: that changes no sum but a -0, which is made +0,
-// and all loads can be asked for at once.
-static float2 output_pair(__global const uchar *v, ulong at, uint D, __local const float *p, uint n)
+// Output of a pair of rows that see n0 <= n1 tokens, at one dimension; p is [row][token].
+static float2 output_pair(__global const uchar *v, ulong at, uint D, __local const float *p,
+                          uint n0, uint n1)
 {
     float8 a = (float8)(0.0f), b = (float8)(0.0f);
-    for (uint t = 0; t < n; t += L) {
-#define TOKEN_V(i) LOAD_V(v, at + min(t + i, n - 1) * D)
-        float8 vt = (float8)(TOKEN_V(0), TOKEN_V(1), TOKEN_V(2), TOKEN_V(3), TOKEN_V(4), TOKEN_V(5),
-                             TOKEN_V(6), TOKEN_V(7));
+    uint t = 0;
+    for (; t + L <= n0; t += L) {
+        float8 vt = (float8)(LOAD_V(v, at + t * D), LOAD_V(v, at + (t + 1) * D),
+                             LOAD_V(v, at + (t + 2) * D), LOAD_V(v, at + (t + 3) * D),
+                             LOAD_V(v, at + (t + 4) * D), LOAD_V(v, at + (t + 5) * D),
+                             LOAD_V(v, at + (t + 6) * D), LOAD_V(v, at + (t + 7) * D));
         a = fma(vload8(0, p + t), vt, a);
         b = fma(vload8(0, p + KVCL_TOKENS + t), vt, b);
     }
-    return (float2)(kvcl_tree8(a), kvcl_tree8(b));
+    float la[L], lb[L];
+    vstore8(a, 0, la);
+    vstore8(b, 0, lb);
+    for (; t < n1; t++) {
+        float vt = LOAD_V(v, at + t * D);
+        if (t < n0)
+            la[t % L] = fma(p[t], vt, la[t % L]);
+        lb[t % L] = fma(p[KVCL_TOKENS + t], vt, lb[t % L]);
+    }
+    return (float2)(kvcl_tree8(vload8(0, la)), kvcl_tree8(vload8(0, lb)));
 }
 
 __kernel void kvcl_attn_raw(ATTN_PARAMS)
@@ -237,7 +248,8 @@ __kernel void kvcl_attn_raw(ATTN_PARAMS)
     uint page = first_page + i_page, begin = page * KVCL_TOKENS, n_i = min(q_block, n - i0);
     // nothing to do for a whole group whose queries all stand before the page
     uint all = pos0 + i0 + n_i <= begin ? 0 : n_i * G;
-    ulong base = ((ulong)pages[pages_off + i_page] * n_kv_heads + hk) * (ulong)(D * KVCL_TOKENS);
+    ulong base =
+        ((ulong)pages[pages_off + i_page] * n_kv_heads + hk) * (ulong)(D * KVCL_TOKENS);
     k += k_off;
     v += v_off;
     for (uint row0 = 0; row0 < all; row0 += ROWS) {
@@ -274,7 +286,7 @@ __kernel void kvcl_attn_raw(ATTN_PARAMS)
             uint row_a = row0 + ra, row_b = row0 + rb;
             uint n0 = visible(pos0 + i0 + row_a / G, begin);
             uint n1 = rb == ra ? n0 : visible(pos0 + i0 + row_b / G, begin);
-            float2 y = output_pair(v, base + d, D, s + ra * KVCL_TOKENS, n1);
+            float2 y = output_pair(v, base + d, D, s + ra * KVCL_TOKENS, n0, n1);
             ulong pa = ((ulong)(i0 + row_a / G) * n_q_heads + hk * G + row_a % G) * n_parts + page;
             ulong pb = ((ulong)(i0 + row_b / G) * n_q_heads + hk * G + row_b % G) * n_parts + page;
             if (n0 != 0)
@@ -288,9 +300,9 @@ __kernel void kvcl_attn_raw(ATTN_PARAMS)
 
 #endif
 
-#define MERGE_PARAMS                                                                         \
-    __global const float *ml, ulong ml_off, __global const float *o, ulong o_off,            \
-        __global float *out, ulong out_off, uint n, uint pos0, uint n_parts, uint n_q_heads, \
+#define MERGE_PARAMS                                                                               \
+    __global const float *ml, ulong ml_off, __global const float *o, ulong o_off,                  \
+        __global float *out, ulong out_off, uint n, uint pos0, uint n_parts, uint n_q_heads,       \
         uint D, uint out_stride
 
 // Weight of a partial against the overall maximum.
@@ -299,17 +311,17 @@ static float merge_weight(float m, float m_all) { return m < -3e38f ? 0.0f : kvc
 #if KVCL_VECTOR_SHAPE
 
 // W dimensions d .. d + W - 1 of a head's output.
-#define DEFINE_MERGE(W, FW)                                                            \
-    static void merge_##W(__global const float *ml, __global const float *o, uint n_c, \
-                          float m_all, float inv, uint D, uint d, __global float *out) \
-    {                                                                                  \
-        FW a[L] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};                    \
-        for (uint c = 0; c < n_c; c++)                                                 \
-            a[c % L] = fma((FW)(merge_weight(ml[2 * c], m_all)),                       \
-                           vload##W(0, o + (ulong)c * D + d), a[c % L]);               \
-        FW sum = ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));    \
-        for (uint e = 0; e < W; e++)                                                   \
-            out[d + e] = kvcl_zero(kvcl_zero(((const float *)&sum)[e]) * inv);         \
+#define DEFINE_MERGE(W, FW)                                                                        \
+    static void merge_##W(__global const float *ml, __global const float *o, uint n_c,             \
+                          float m_all, float inv, uint D, uint d, __global float *out)             \
+    {                                                                                              \
+        FW a[L] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};                                \
+        for (uint c = 0; c < n_c; c++)                                                             \
+            a[c % L] = fma((FW)(merge_weight(ml[2 * c], m_all)),                                   \
+                           vload##W(0, o + (ulong)c * D + d), a[c % L]);                           \
+        FW sum = ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));                \
+        for (uint e = 0; e < W; e++)                                                               \
+            out[d + e] = kvcl_zero(kvcl_zero(((const float *)&sum)[e]) * inv);                     \
     }
 DEFINE_MERGE(16, float16)
 DEFINE_MERGE(8, float8)

@@ -7,7 +7,7 @@
 #define ROW_PAD 68
 #define RED_FLOATS 72
 #define SPARE_LOCAL_BYTES 512 /* drivers keep some local memory to themselves */
-#define GROUPS_PER_UNIT 4     /* that run at the same time; more rows than that mean more passes */
+#define GROUPS_PER_UNIT 3     /* that run at the same time; more rows than that mean more passes */
 
 static size_t local_bytes_of(uint32_t cols)
 {
@@ -23,12 +23,20 @@ static bool biases_agree(const kvcl_matvec_args *a)
     return true;
 }
 
+static bool aligned16(kvcl_view v)
+{
+    return !v.buf || v.off % 16 == 0;
+}
+
 bool kvcl_cl_matvec_wide_takes(kvcl_queue *q, const kvcl_matvec_args *a)
 {
     const kvcl_cl_caps *caps = kvcl_cl_caps_of(q);
     kvcl_type type = a->w[0]->type;
     if (caps->vector_shape || kvcl_type_is_quantised(type) || caps->max_group < GROUP ||
         local_bytes_of(a->w[0]->cols) + SPARE_LOCAL_BYTES > caps->local_bytes)
+        return false;
+    if (!aligned16(a->x) || a->x_stride % 4 != 0 || !aligned16(a->norm.weight) ||
+        !aligned16(a->norm.bias))
         return false;
     if (!biases_agree(a) || (a->n_seg == 2 && a->act != KVCL_ACT_SWIGLU))
         return false;

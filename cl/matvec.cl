@@ -28,15 +28,15 @@
 #define HAS_BIAS(s) (8u << (s))
 #define HAS_RES 64u // flags: bits 0 .. 2 the activation, then these
 
-#define MATVEC_PARAMS                                                                              \
-    __global const uchar *w0, __global const uchar *w1, __global const uchar *w2, uint rows0,      \
-        uint rows1, uint rows2, __global const float *b0, ulong b0_off, __global const float *b1,  \
-        ulong b1_off, __global const float *b2, ulong b2_off, __global float *o0, ulong o0_off,    \
-        __global float *o1, ulong o1_off, __global float *o2, ulong o2_off, uint stride0,          \
-        uint stride1, uint stride2, __global const float *x, ulong x_off, uint x_stride,           \
-        uint cols, uint kind, float eps, float inv_n, __global const float *nw, ulong nw_off,      \
-        __global const float *nb, ulong nb_off, __global const float *res, ulong res_off,          \
-        uint flags, uint tile, uint rows_per_group, __local float *mem
+#define MATVEC_PARAMS                                                                             \
+    __global const uchar *w0, __global const uchar *w1, __global const uchar *w2, uint rows0,     \
+        uint rows1, uint rows2, __global const float *b0, ulong b0_off, __global const float *b1, \
+        ulong b1_off, __global const float *b2, ulong b2_off, __global float *o0, ulong o0_off,   \
+        __global float *o1, ulong o1_off, __global float *o2, ulong o2_off, uint stride0,         \
+        uint stride1, uint stride2, __global const float *x, ulong x_off, uint x_stride,          \
+        uint cols, uint kind, float eps, float inv_n, __global const float *nw, ulong nw_off,     \
+        __global const float *nb, ulong nb_off, __global const float *res, ulong res_off,         \
+        uint flags, uint tile, uint rows_per_group, __local float8 *mem8 // aligned for blocks
 
 // A matrix of a launch, and where its results go.
 typedef struct segment {
@@ -160,10 +160,10 @@ static int16 group_sums(__global const uchar *w, ulong block, ulong next, __glob
 }
 
 // 16 lanes more, from two blocks whose scales (weights' times input's) are s0 and s1.
-#define UNIT(acc, u, s0, s1)                                                                \
-    acc = fma((float16)((float8)(s0), (float8)(s1)),                                        \
+#define UNIT(acc, u, s0, s1)                                                                     \
+    acc = fma((float16)((float8)(s0), (float8)(s1)),                                             \
               convert_float16(group_sums(w, block + 2 * u, block + 2 * u + 1, h, z + k + 64 * u, \
-                                         z + k + 64 * u + 32)),                             \
+                                         z + k + 64 * u + 32)),                                  \
               acc);
 
 // Adds one tile of a row (n weights from column k0 on) to the lanes.
@@ -240,7 +240,7 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void kvcl_matvec_vec(MAT
     x += x_off + (ulong)i * x_stride;
     nw += nw_off;
     nb += nb_off;
-    __local INPUT *z = (__local INPUT *)mem;
+    __local INPUT *z = (__local INPUT *)mem8;
     __local float *zd = (__local float *)(z + (tile + 63) / 64 * 64);
     float2 stats = (float2)(0.0f);
     if (kind != KVCL_NORM_NONE)
@@ -372,9 +372,8 @@ static float8 dot_lanes(__global const uchar *w, uint rows, uint cols, uint r, u
 
 // Tile of the input from value k0 on into local memory, normalised, and quantised for blocks.
 // All items of the group must come here together.
-static void prepare_lanes(__global const float *x, uint k0, uint n, uint kind,
-                                    float2 stats, __global const float *nw,
-                                    __global const float *nb, __local float *z)
+static void prepare_lanes(__global const float *x, uint k0, uint n, uint kind, float2 stats,
+                          __global const float *nw, __global const float *nb, __local float *z)
 {
     uint items = (uint)get_local_size(0);
     barrier(CLK_LOCAL_MEM_FENCE);
@@ -408,7 +407,8 @@ __kernel void kvcl_matvec(MATVEC_PARAMS)
     uint lid = (uint)get_local_id(0), items = (uint)get_local_size(0), j = lid % TEAM;
     uint i = (uint)get_group_id(1), all = rows0 + (PAIR ? 0 : rows1 + rows2);
     uint first = (uint)get_group_id(0) * rows_per_group, last = min(all, first + rows_per_group);
-    __local float *tops = mem + KVCL_RED_FLOATS, *lanes = tops + SUMS * items;
+    __local float *mem = (__local float *)mem8, *tops = mem + KVCL_RED_FLOATS,
+                  *lanes = tops + SUMS * items;
     __local float *z = lanes + SUMS * LANES * items;
     x += x_off + (ulong)i * x_stride;
     nw += nw_off;

@@ -5,14 +5,14 @@
 // bit 11: biases; bit 12: GELU; bit 13: a residual; bits 14, 15: matrices.  What a launch does not
 // have it does not pass: every argument costs time on the host.
 // Assumes (checked by the host half): cols a multiple of 32 that fits local memory as floats; all
-// matrices have cols columns, one type, one part and one output buffer; groups of WIDE_GROUP items.
-// Groups: dimension 0 shares out the rows (counted over all matrices) in passes of GROUP / TEAM;
-// dimension 1 is the row of x.  A team of 16 items owns a row, item j its lanes 4j .. 4j + 3: one
-// load is 4 weights, a team's loads are 64 neighbours.
-// Weights do not depend on the input: each item asks for its first 2 CHUNK loads before the input
-// row is read and normalised, and holds them as raw bits meanwhile; from then on one chunk is in
-// flight while the other is summed, into the next pass too.
-// local memory: `mem`, laid out as in kvcl_matvec_wide; its size in cl_matvec.c
+// matrices have cols columns, one type, one part and one output buffer; x and the norm's vectors
+// are aligned to 16 bytes; groups of GROUP items. Groups: dimension 0 shares out the rows (counted
+// over all matrices) in passes of GROUP / TEAM; dimension 1 is the row of x.  A team of 16 items
+// owns a row, item j its lanes 4j .. 4j + 3: one load is 4 weights, a team's loads are 64
+// neighbours. Weights do not depend on the input: each item asks for its first 2 CHUNK loads before
+// the input row is read and normalised, and holds them as raw bits meanwhile; from then on one
+// chunk is in flight while the other is summed, into the next pass too. local memory: `mem`, laid
+// out as in kvcl_matvec_wide; its size in cl_matvec.c
 
 #define TYPE (KVCL_SPEC & 255)
 #define PAIR (KVCL_SPEC >> 8 & 1)
@@ -36,15 +36,19 @@ typedef uint2 raw;
 #endif
 
 #if KVCL_PTX
-static float half_bits(uint h)
+static float2 half_pair(uint h)
 {
-    float f;
-    ushort u = (ushort)h;
-    __asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(u));
-    return f;
+    float lo, hi;
+    __asm("{.reg .b16 a, b; mov.b32 {a, b}, %2; cvt.f32.f16 %0, a; cvt.f32.f16 %1, b;}"
+          : "=f"(lo), "=f"(hi)
+          : "r"(h));
+    return (float2)(lo, hi);
 }
 #else
-static float half_bits(uint h) { return kvcl_half_load(h & 0xffffu); }
+static float2 half_pair(uint h)
+{
+    return (float2)(kvcl_half_load(h & 0xffffu), kvcl_half_load(h >> 16));
+}
 #endif
 
 static float4 widen(raw r)
@@ -54,7 +58,7 @@ static float4 widen(raw r)
 #elif TYPE == KVCL_BF16
     return as_float4((uint4)(r.x << 16, r.x & 0xffff0000u, r.y << 16, r.y & 0xffff0000u));
 #else
-    return (float4)(half_bits(r.x), half_bits(r.x >> 16), half_bits(r.y), half_bits(r.y >> 16));
+    return (float4)(half_pair(r.x), half_pair(r.y));
 #endif
 }
 
@@ -66,12 +70,12 @@ static float4 widen(raw r)
         buf[u] = k < cols ? (w)[k / LANES] : (raw)(0); \
     }
 
-#define SUM(acc, buf, c)                                     \
-    _Pragma("unroll") for (uint u = 0; u < CHUNK; u++)       \
-    {                                                        \
-        uint k = ((c)*CHUNK + u) * 64 + j * LANES;           \
-        if (k < cols)                                        \
-            acc = fma(widen(buf[u]), vload4(0, z + k), acc); \
+#define SUM(acc, buf, c)                               \
+    _Pragma("unroll") for (uint u = 0; u < CHUNK; u++) \
+    {                                                  \
+        uint k = ((c)*CHUNK + u) * 64 + j * LANES;     \
+        if (k < cols)                                  \
+            acc = fma(widen(buf[u]), z4[k / 4], acc);  \
     }
 
 #if NORM
@@ -81,15 +85,16 @@ static void normalise(uint cols, float eps, float inv_n, __global const float *n
                       __local float *red)
 {
     uint k0 = (uint)get_local_id(0) * 4, k1 = k0 + GROUP * 4;
+    __local float4 *z4 = (__local float4 *)z;
     float2 stats = kvcl_norm_stats_local(z, cols, NORM, eps, inv_n, red);
     for (uint k = k0; k < cols; k += GROUP * 4) {
-        float4 v = vload4(0, z + k), g = k == k0 ? g0 : k == k1 ? g1 : vload4(0, nw + k);
+        float4 v = z4[k / 4], g = k == k0 ? g0 : k == k1 ? g1 : vload4(0, nw + k);
 #if NORM == KVCL_NORM_RMS
         v = (v * stats.y) * g;
 #else
         v = fma(fma((float4)(-1.0f), (float4)(stats.x), v) * stats.y, g, vload4(0, nb + k));
 #endif
-        vstore4(v, 0, z + k);
+        z4[k / 4] = v;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
 }
@@ -99,7 +104,7 @@ static void normalise(uint cols, float eps, float inv_n, __global const float *n
 static float team_sum(float4 acc, __local float *lanes, __local float *tops)
 {
     uint lid = (uint)get_local_id(0), team = lid / TEAM, j = lid % TEAM;
-    vstore4(acc, 0, lanes + team * ROW_PAD + j * LANES);
+    *(__local float4 *)(lanes + team * ROW_PAD + j * LANES) = acc;
     barrier(CLK_LOCAL_MEM_FENCE);
     if (j < 8)
         tops[team * 8 + j] = kvcl_tree64_top(lanes + team * ROW_PAD, j);
@@ -158,13 +163,15 @@ kvcl_matvec_wide(__global const raw *w0,
                  __global const float *res, ulong res_off,
 #endif
                  __global const float *x, ulong x_off, uint cols, uint x_stride, uint out_stride,
-                 __local float *mem)
+                 __local float4 *mem4)
 {
     uint lid = (uint)get_local_id(0), j = lid % TEAM, row_raws = cols / LANES;
     uint i = (uint)get_group_id(1), step = (uint)get_num_groups(0) * TEAMS;
     uint first = (uint)get_group_id(0) * TEAMS; // of the pass: the same for all items
-    __local float *tops = mem + KVCL_RED_FLOATS, *lanes = tops + 16 * TEAMS;
+    __local float *mem = (__local float *)mem4, *tops = mem + KVCL_RED_FLOATS;
+    __local float *lanes = tops + 16 * TEAMS;
     __local float *z = lanes + 2 * ROW_PAD * TEAMS;
+    __local float4 *z4 = (__local float4 *)z; // what stands before is a multiple of 4 floats
     uint n_chunks = (cols + CHUNK * 64 - 1) / (CHUNK * 64);
     raw even[CHUNK], odd[CHUNK];
     uint r = min(first + lid / TEAM, rows - 1); // idle teams read the last row and store nothing
@@ -180,14 +187,14 @@ kvcl_matvec_wide(__global const raw *w0,
     float4 g0 = (float4)(0.0f), g1 = (float4)(0.0f);
     nw += nw_off;
     if (lid * 4 < cols)
-        g0 = vload4(lid, nw);
+        g0 = ((__global const float4 *)nw)[lid];
     if ((lid + GROUP) * 4 < cols)
-        g1 = vload4(lid + GROUP, nw);
+        g1 = ((__global const float4 *)nw)[lid + GROUP];
 #endif
     x += x_off + (ulong)i * x_stride;
 #pragma unroll 4
-    for (uint k = lid * 4; k < cols; k += GROUP * 4)
-        vstore4(vload4(0, x + k), 0, z + k);
+    for (uint k = lid; k < cols / 4; k += GROUP)
+        z4[k] = ((__global const float4 *)x)[k];
     barrier(CLK_LOCAL_MEM_FENCE);
 #if NORM == KVCL_NORM_LAYER
     normalise(cols, eps, inv_n, nw, nb + nb_off, g0, g1, z, mem);
