@@ -4,11 +4,7 @@
 
 #include <arm_neon.h>
 
-#if defined(__ARM_FEATURE_DOTPROD)
-#define KVCL_SIMD_FN(name) kvcl_neondot_##name
-#else
 #define KVCL_SIMD_FN(name) kvcl_neon_##name
-#endif
 #define V16_REGS 4 /* machine registers in a v16 */
 
 typedef float32x4x4_t v16;
