@@ -316,7 +316,6 @@ size_t test_rows(test_dev **out)
     static bool done;
     char names[TEST_MAX_ROWS][128], why[512];
     if (!done) {
-        atexit(close_rows);
         size_t n = test_row_names(names);
         for (size_t i = 0; i < n; i++) {
             kvcl_status st = test_dev_open(names[i], &rows[n_rows], why, sizeof why);
@@ -328,6 +327,9 @@ size_t test_rows(test_dev **out)
                    st ? why : kvcl_device_get_info(rows[n_rows].dev)->detail);
             n_rows += st == KVCL_OK;
         }
+        /* only now: handlers run last come, first served, and a driver that was loaded meanwhile
+         * has registered the end of its own objects */
+        atexit(close_rows);
         done = true;
         fflush(stdout);
     }
