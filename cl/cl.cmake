@@ -12,7 +12,8 @@ if(NOT XXHASH_HEADERS)
 endif()
 
 set(KVCL_CL_KERNELS
-    cl/embed.cl cl/norm.cl cl/matvec.cl cl/matvec_wide.cl cl/matmul.cl cl/glu.cl cl/selftest.cl cl/rope.cl cl/attn.cl)
+    cl/embed.cl cl/norm.cl cl/matvec.cl cl/matvec_wide.cl cl/matmul.cl cl/glu.cl cl/selftest.cl
+    cl/rope.cl cl/attn.cl)
 set(KVCL_CL_TEXT cl/shared.h cl/prelude.cl ${KVCL_CL_KERNELS})
 list(TRANSFORM KVCL_CL_TEXT PREPEND ${CMAKE_SOURCE_DIR}/)
 string(REPLACE ";" "|" files "${KVCL_CL_TEXT}")
@@ -28,7 +29,7 @@ add_custom_command(
 target_sources(kvcl_static PRIVATE
     cl/cl_lib.c cl/cl_error.c cl/cl_caps.c cl/cl_list.c cl/cl_dev.c cl/cl_program.c cl/cl_cache.c
     cl/cl_launch.c cl/cl_mat.c cl/cl_clblast.c
-    cl/cl_embed.c cl/cl_norm.c cl/cl_matvec.c cl/cl_matvec_wide.c cl/cl_matmul.c cl/cl_glu.c cl/cl_selftest.c
-    cl/cl_rope.c cl/cl_attn.c ${KVCL_CL_EMBEDDED})
+    cl/cl_embed.c cl/cl_norm.c cl/cl_matvec.c cl/cl_matvec_wide.c cl/cl_matmul.c cl/cl_glu.c
+    cl/cl_selftest.c cl/cl_rope.c cl/cl_attn.c ${KVCL_CL_EMBEDDED})
 target_include_directories(kvcl_static SYSTEM PUBLIC ${OPENCL_HEADERS} ${XXHASH_HEADERS})
 target_compile_definitions(kvcl_static PUBLIC KVCL_WITH_OPENCL)
