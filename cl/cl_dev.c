@@ -241,9 +241,6 @@ static kvcl_status make_context(kvcl_cl_dev *d)
     d->context = d->cl.CreateContext(properties, 1, &d->device, NULL, NULL, &err);
     KVCL_CHECK(ctx, err == CL_SUCCESS, kvcl_cl_error_status(err), "%s: no context: %s (%d); %s", id,
                kvcl_cl_error_name(err), (int)err, kvcl_cl_error_cause(err));
-    d->none = d->cl.CreateBuffer(d->context, CL_MEM_READ_WRITE, 64, NULL, &err);
-    KVCL_CHECK(ctx, err == CL_SUCCESS, memory_status(err), "%s: no memory: %s (%d); %s", id,
-               kvcl_cl_error_name(err), (int)err, kvcl_cl_error_cause(err));
     return KVCL_OK;
 }
 
@@ -282,8 +279,6 @@ static void cl_close(kvcl_dev *dev)
         return;
     kvcl_cl_blas_free(d);
     kvcl_cl_programs_free(d);
-    if (d->none)
-        d->cl.ReleaseMemObject(d->none);
     if (d->context)
         d->cl.ReleaseContext(d->context);
     kvcl_cl_lib_drop(&d->cl);

@@ -61,7 +61,6 @@ typedef struct kvcl_cl_dev {
     cl_platform_id platform;
     cl_device_id device;
     cl_context context;
-    cl_mem none;            /* stands in for absent views */
     atomic_uint mem_epoch;  /* grows with each freed buffer: remembered arguments are then stale */
     atomic_flag build_lock; /* held while a program is looked up or built */
     uint32_t n_programs;
@@ -140,7 +139,8 @@ void kvcl_cl_mat_free(kvcl_dev *dev, kvcl_mat *mat);
 /* In cl_matmul.c. */
 size_t kvcl_cl_matmul_scratch_bytes(const kvcl_dev *dev, uint32_t n, const kvcl_mat *w);
 
-/* ---- cl_matvec_wide.c: another arrangement of matvec for some calls ----------------------------- */
+/* ---- cl_matvec_wide.c: another arrangement of matvec for some calls -----------------------------
+ */
 
 bool kvcl_cl_matvec_wide_takes(kvcl_queue *q, const kvcl_matvec_args *a);
 kvcl_status kvcl_cl_matvec_wide(kvcl_queue *q, const kvcl_matvec_args *a);
