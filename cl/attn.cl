@@ -51,6 +51,18 @@ static uint visible(uint pos, uint begin)
     return pos < begin ? 0 : min(pos - begin + 1, (uint)KVCL_TOKENS);
 }
 
+// Query and head of row `row` of a block that begins at query i0, of KV head hk's G heads.
+typedef struct place {
+    uint i, h;
+} place;
+
+static place place_of(uint row, uint i0, uint hk, uint G)
+{
+    uint query = row / G;
+    place p = {i0 + query, hk * G + kvcl_rest(row, query, G)};
+    return p;
+}
+
 #if KVCL_VECTOR_SHAPE
 
 // Scores of two rows against the page: s[row][token], two chains a vector of 16 tokens.
@@ -135,8 +147,8 @@ DEFINE_OUTPUT2(8, float8, LOAD_V8)
 
 __kernel void kvcl_attn_raw_vec(ATTN_PARAMS)
 {
-    uint G = n_q_heads / n_kv_heads, hk = (uint)get_global_id(0) % n_kv_heads;
-    uint i_page = (uint)get_global_id(0) / n_kv_heads;
+    uint G = n_q_heads / n_kv_heads, i_page = (uint)get_global_id(0) / n_kv_heads;
+    uint hk = kvcl_rest((uint)get_global_id(0), i_page, n_kv_heads);
     uint i0 = (uint)get_global_id(1) * q_block, n_rows = i0 < n ? min(q_block, n - i0) * G : 0;
     if (i_page >= n_pages)
         return;
@@ -147,16 +159,15 @@ __kernel void kvcl_attn_raw_vec(ATTN_PARAMS)
     v += v_off;
     for (uint row = 0; row < n_rows; row += 2) {
         // an odd last row goes with itself
-        uint row1 = min(row + 1, n_rows - 1), i = i0 + row / G, i1 = i0 + row1 / G;
-        uint n0 = visible(pos0 + i, begin), n1 = visible(pos0 + i1, begin);
+        place a = place_of(row, i0, hk, G), b = place_of(min(row + 1, n_rows - 1), i0, hk, G);
+        uint n0 = visible(pos0 + a.i, begin), n1 = visible(pos0 + b.i, begin);
         if (n1 == 0)
             continue;
-        uint h = hk * G + row % G, h1 = hk * G + row1 % G;
-        ulong at = ((ulong)i * n_q_heads + h) * n_parts + page;
-        ulong at1 = ((ulong)i1 * n_q_heads + h1) * n_parts + page;
+        ulong at = ((ulong)a.i * n_q_heads + a.h) * n_parts + page;
+        ulong at1 = ((ulong)b.i * n_q_heads + b.h) * n_parts + page;
         float16 s[8];
-        scores2(k, base, D, q + q_off + (ulong)i * q_stride + h * D,
-                q + q_off + (ulong)i1 * q_stride + h1 * D, scale, s);
+        scores2(k, base, D, q + q_off + (ulong)a.i * q_stride + a.h * D,
+                q + q_off + (ulong)b.i * q_stride + b.h * D, scale, s);
         if (n0 != 0)
             weights64(s, n0, ml + ml_off + 2 * at);
         weights64(s + 4, n1, ml + ml_off + 2 * at1);
@@ -243,8 +254,9 @@ __kernel void kvcl_attn_raw(ATTN_PARAMS)
 {
     __local float qs[ROWS * MAX_DIM], s[ROWS * KVCL_TOKENS], maxima[ROWS * L], sums[ROWS * L];
     uint lid = (uint)get_local_id(0), items = (uint)get_local_size(0);
-    uint G = n_q_heads / n_kv_heads, hk = (uint)get_group_id(0) % n_kv_heads;
-    uint i_page = (uint)get_group_id(0) / n_kv_heads, i0 = (uint)get_group_id(1) * q_block;
+    uint G = n_q_heads / n_kv_heads, i_page = (uint)get_group_id(0) / n_kv_heads;
+    uint hk = kvcl_rest((uint)get_group_id(0), i_page, n_kv_heads);
+    uint i0 = (uint)get_group_id(1) * q_block;
     uint page = first_page + i_page, begin = page * KVCL_TOKENS, n_i = min(q_block, n - i0);
     // nothing to do for a whole group whose queries all stand before the page
     uint all = pos0 + i0 + n_i <= begin ? 0 : n_i * G;
@@ -255,9 +267,9 @@ __kernel void kvcl_attn_raw(ATTN_PARAMS)
     for (uint row0 = 0; row0 < all; row0 += ROWS) {
         uint rows = min((uint)ROWS, all - row0);
         for (uint at = lid; at < rows * D; at += items) {
-            uint row = row0 + at / D;
-            qs[at] = q[q_off + (ulong)(i0 + row / G) * q_stride + (hk * G + row % G) * D + at % D] *
-                     scale;
+            uint row = at / D;
+            place a = place_of(row0 + row, i0, hk, G);
+            qs[at] = q[q_off + (ulong)a.i * q_stride + a.h * D + kvcl_rest(at, row, D)] * scale;
         }
         barrier(CLK_LOCAL_MEM_FENCE);
         for (uint at = lid; at < (rows + 1) / 2 * KVCL_TOKENS; at += items) {
@@ -277,18 +289,18 @@ __kernel void kvcl_attn_raw(ATTN_PARAMS)
             sums[lid] = lane_weights(s + r * KVCL_TOKENS, n_valid, j, maxima + r * L, &m);
         barrier(CLK_LOCAL_MEM_FENCE);
         if (n_valid != 0 && j == 0) {
-            uint row = row0 + r;
-            ulong at = ((ulong)(i0 + row / G) * n_q_heads + hk * G + row % G) * n_parts + page;
+            place a = place_of(row0 + r, i0, hk, G);
+            ulong at = ((ulong)a.i * n_q_heads + a.h) * n_parts + page;
             vstore2((float2)(m, kvcl_tree8(vload8(0, sums + lid))), at, ml + ml_off);
         }
         for (uint at = lid; at < (rows + 1) / 2 * D; at += items) {
-            uint ra = at / D * 2, d = at % D, rb = min(ra + 1, rows - 1);
-            uint row_a = row0 + ra, row_b = row0 + rb;
-            uint n0 = visible(pos0 + i0 + row_a / G, begin);
-            uint n1 = rb == ra ? n0 : visible(pos0 + i0 + row_b / G, begin);
+            uint pair = at / D, d = kvcl_rest(at, pair, D), ra = 2 * pair;
+            uint rb = min(ra + 1, rows - 1);
+            place a = place_of(row0 + ra, i0, hk, G), b = place_of(row0 + rb, i0, hk, G);
+            uint n0 = visible(pos0 + a.i, begin), n1 = visible(pos0 + b.i, begin);
             float2 y = output_pair(v, base + d, D, s + ra * KVCL_TOKENS, n0, n1);
-            ulong pa = ((ulong)(i0 + row_a / G) * n_q_heads + hk * G + row_a % G) * n_parts + page;
-            ulong pb = ((ulong)(i0 + row_b / G) * n_q_heads + hk * G + row_b % G) * n_parts + page;
+            ulong pa = ((ulong)a.i * n_q_heads + a.h) * n_parts + page;
+            ulong pb = ((ulong)b.i * n_q_heads + b.h) * n_parts + page;
             if (n0 != 0)
                 o[o_off + pa * D + d] = y.x;
             if (rb != ra && n1 != 0)
@@ -328,7 +340,7 @@ DEFINE_MERGE(8, float8)
 
 __kernel void kvcl_attn_merge_vec(MERGE_PARAMS)
 {
-    uint row = (uint)get_global_id(0), i = row / n_q_heads, h = row % n_q_heads;
+    uint row = (uint)get_global_id(0), i = row / n_q_heads, h = kvcl_rest(row, i, n_q_heads);
     uint n_c = (pos0 + i) / KVCL_TOKENS + 1, d = 0;
     if (i >= n)
         return;
@@ -375,7 +387,8 @@ __kernel void kvcl_attn_merge(MERGE_PARAMS)
 {
     __local float w[MERGE_TILE], red[MERGE_TILE], l_lanes[L];
     uint lid = (uint)get_local_id(0), items = (uint)get_local_size(0);
-    uint i = (uint)get_group_id(1) / n_q_heads, h = (uint)get_group_id(1) % n_q_heads;
+    uint i = (uint)get_group_id(1) / n_q_heads;
+    uint h = kvcl_rest((uint)get_group_id(1), i, n_q_heads);
     uint d = (uint)get_group_id(0) * MERGE_DIMS + lid % MERGE_DIMS, j = lid / MERGE_DIMS;
     uint n_c = (pos0 + i) / KVCL_TOKENS + 1;
     ulong first = (ulong)get_group_id(1) * n_parts;

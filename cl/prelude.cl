@@ -18,6 +18,10 @@
 #define KVCL_Q8_0 8
 #define KVCL_BF16 30
 
+// a % b, where quotient = a / b is at hand.  (Written `a % b` beside `a / b`, it becomes an
+// instruction of LLVM's that Oclgrind does not know.)
+static uint kvcl_rest(uint a, uint quotient, uint b) { return a - quotient * b; }
+
 #if KVCL_VECTOR_SHAPE
 #define KVCL_AS_FLOAT16(v) as_float16(v)
 #define KVCL_SPLAT_F(v) ((float16)(v))
@@ -58,13 +62,13 @@ static float8 kvcl_weight8(uint type, __global const uchar *w, uint rows, uint c
     if (type == KVCL_F16)
         return vloada_half8(0, (__global const half *)w + at);
     if (type == KVCL_BF16)
-        return kvcl_bf16x8(vload8(0, (__global const ushort *)w + at));
+        return kvcl_bf16x8(as_ushort8(((__global const uint4 *)w)[at / 8]));
     ulong block = at / 32;
     uint e = (uint)(at % 32);
     float d = vload_half(block, (__global const half *)(w + kvcl_plane_d(type, rows, cols)));
     if (type == KVCL_Q8_0)
-        return convert_float8(vload8(0, (__global const char *)w + at)) * d;
-    uchar8 qs = vload8(0, w + block * 16 + e % 16);
+        return convert_float8(as_char8(((__global const uint2 *)w)[at / 8])) * d;
+    uchar8 qs = as_uchar8(((__global const uint2 *)w)[block * 2 + e / 8 % 2]);
     int8 n = convert_int8(e < 16 ? (uchar8)(qs & (uchar8)15) : (uchar8)(qs >> (uchar8)4));
     if (type == KVCL_Q4_0)
         return convert_float8(n - 8) * d;
@@ -75,12 +79,14 @@ static float8 kvcl_weight8(uint type, __global const uchar *w, uint rows, uint c
 
 // ---- sums ---------------------------------------------------------------------------------------
 
-// Halving tree over 8 lanes.
+// Halving tree over 8 lanes.  (A sum of two elements of one vector becomes a shuffle that Oclgrind's
+// check of uninitialised values crashes on: hence the detour by an array.)
 static float kvcl_tree8(float8 a)
 {
     float4 b = a.lo + a.hi;
-    float2 c = b.lo + b.hi;
-    return kvcl_zero(c.x + c.y);
+    float c[2];
+    vstore2(b.lo + b.hi, 0, c);
+    return kvcl_zero(c[0] + c[1]);
 }
 
 // The first three levels of the tree over 64 lanes: what lane j < 8 holds after them.

@@ -32,7 +32,7 @@ __kernel void kvcl_rope_store(__global float *qkv, ulong qkv_off, uint qkv_strid
                               uint n_rot, uint pairing)
 {
     uint half_dim = head_dim / 2, i = (uint)get_global_id(1);
-    uint h = (uint)get_global_id(0) / half_dim, e = (uint)get_global_id(0) % half_dim;
+    uint at = (uint)get_global_id(0), h = at / half_dim, e = kvcl_rest(at, h, half_dim);
     if (i >= n || h >= n_q_heads + 2 * n_kv_heads)
         return;
     __global float *x = qkv + qkv_off + (ulong)i * qkv_stride + h * head_dim;
