@@ -2,17 +2,17 @@
 // kvcl_matvec of cl/matvec.cl does, arranged to keep many bytes in flight.  Twin: cpu/matvec.c
 //
 // KVCL_SPEC: type of the weights (F32, F16, BF16); bit 8: a pair (SwiGLU); bits 9, 10: the norm;
-// bit 11: biases; bit 12: GELU; bit 13: a residual; bits 14, 15: matrices.  What a launch does not
-// have it does not pass: every argument costs time on the host.
-// Assumes (checked by the host half): cols a multiple of 32 that fits local memory as floats; all
-// matrices have cols columns, one type, one part and one output buffer; x and the norm's vectors
-// are aligned to 16 bytes; groups of GROUP items. Groups: dimension 0 shares out the rows (counted
-// over all matrices) in passes of GROUP / TEAM; dimension 1 is the row of x.  A team of 16 items
-// owns a row, item j its lanes 4j .. 4j + 3: one load is 4 weights, a team's loads are 64
-// neighbours. Weights do not depend on the input: each item asks for its first 2 CHUNK loads before
-// the input row is read and normalised, and holds them as raw bits meanwhile; from then on one
-// chunk is in flight while the other is summed, into the next pass too. local memory: `mem`, laid
-// out as in kvcl_matvec_wide; its size in cl_matvec.c
+// bit 11: biases; bit 12: GELU; bit 13: a residual; bits 14, 15: matrices; bit 16: teams of 32.
+// What a launch does not have it does not pass: every argument costs time on the host. Assumes
+// (checked by the host half): cols a multiple of 32 that fits local memory as floats; all matrices
+// have cols columns, one type, one part and one output buffer; x and the norm's vectors are aligned
+// to 16 bytes; groups of GROUP items. Groups: dimension 0 shares out the rows (counted over all
+// matrices) in passes of GROUP / TEAM; dimension 1 is the row of x.  A team of 16 items owns a row,
+// item j its lanes 4j .. 4j + 3: one load is 4 weights, a team's loads are 64 neighbours. Weights
+// do not depend on the input: each item asks for its first 2 CHUNK loads before the input row is
+// read and normalised, and holds them as raw bits meanwhile; from then on one chunk is in flight
+// while the other is summed, into the next pass too. local memory: `mem`, laid out as in
+// kvcl_matvec_wide; its size in cl_matvec.c
 
 #define TYPE (KVCL_SPEC & 255)
 #define PAIR (KVCL_SPEC >> 8 & 1)
@@ -23,13 +23,21 @@
 #define SEGS (KVCL_SPEC >> 14 & 3)
 
 #define GROUP 256
-#define TEAM 16
+#define TEAM (KVCL_SPEC >> 16 & 1 ? 32 : 16)
 #define TEAMS (GROUP / TEAM)
-#define LANES 4
+#define LANES (64 / TEAM)
 #define ROW_PAD 68 // floats from one team's lanes to the next: neighbours on other banks
 #define CHUNK 8    // loads of a chunk
 
-#if TYPE == KVCL_F32
+// An item's weights of one load as raw bits, and its lanes.
+#if LANES == 2
+typedef float2 vec;
+#else
+typedef float4 vec;
+#endif
+#if LANES == 2 && TYPE != KVCL_F32
+typedef uint raw;
+#elif LANES == 4 && TYPE == KVCL_F32
 typedef uint4 raw;
 #else
 typedef uint2 raw;
@@ -51,14 +59,22 @@ static float2 half_pair(uint h)
 }
 #endif
 
-static float4 widen(raw r)
-{
-#if TYPE == KVCL_F32
-    return as_float4(r);
-#elif TYPE == KVCL_BF16
-    return as_float4((uint4)(r.x << 16, r.x & 0xffff0000u, r.y << 16, r.y & 0xffff0000u));
+#if TYPE == KVCL_BF16
+static float2 pair(uint h) { return as_float2((uint2)(h << 16, h & 0xffff0000u)); }
 #else
-    return (float4)(half_pair(r.x), half_pair(r.y));
+static float2 pair(uint h) { return half_pair(h); }
+#endif
+
+static vec widen(raw r)
+{
+#if TYPE == KVCL_F32 && LANES == 2
+    return as_float2(r);
+#elif TYPE == KVCL_F32
+    return as_float4(r);
+#elif LANES == 2
+    return pair(r);
+#else
+    return (float4)(pair(r.x), pair(r.y));
 #endif
 }
 
@@ -70,12 +86,12 @@ static float4 widen(raw r)
         buf[u] = k < cols ? (w)[k / LANES] : (raw)(0); \
     }
 
-#define SUM(acc, buf, c)                               \
-    _Pragma("unroll") for (uint u = 0; u < CHUNK; u++) \
-    {                                                  \
-        uint k = ((c)*CHUNK + u) * 64 + j * LANES;     \
-        if (k < cols)                                  \
-            acc = fma(widen(buf[u]), z4[k / 4], acc);  \
+#define SUM(acc, buf, c)                                  \
+    _Pragma("unroll") for (uint u = 0; u < CHUNK; u++)    \
+    {                                                     \
+        uint k = ((c)*CHUNK + u) * 64 + j * LANES;        \
+        if (k < cols)                                     \
+            acc = fma(widen(buf[u]), zv[k / LANES], acc); \
     }
 
 #if NORM
@@ -101,10 +117,10 @@ static void normalise(uint cols, float eps, float inv_n, __global const float *n
 #endif
 
 // The trees of all teams of a group, in item 0 of each.
-static float team_sum(float4 acc, __local float *lanes, __local float *tops)
+static float team_sum(vec acc, __local float *lanes, __local float *tops)
 {
     uint lid = (uint)get_local_id(0), team = lid / TEAM, j = lid % TEAM;
-    *(__local float4 *)(lanes + team * ROW_PAD + j * LANES) = acc;
+    *(__local vec *)(lanes + team * ROW_PAD + j * LANES) = acc;
     barrier(CLK_LOCAL_MEM_FENCE);
     if (j < 8)
         tops[team * 8 + j] = kvcl_tree64_top(lanes + team * ROW_PAD, j);
@@ -172,6 +188,7 @@ kvcl_matvec_wide(__global const raw *w0,
     __local float *lanes = tops + 16 * TEAMS;
     __local float *z = lanes + 2 * ROW_PAD * TEAMS;
     __local float4 *z4 = (__local float4 *)z; // what stands before is a multiple of 4 floats
+    __local vec *zv = (__local vec *)z;
     uint n_chunks = (cols + CHUNK * 64 - 1) / (CHUNK * 64);
     raw even[CHUNK], odd[CHUNK];
     uint r = min(first + lid / TEAM, rows - 1); // idle teams read the last row and store nothing
@@ -202,7 +219,7 @@ kvcl_matvec_wide(__global const raw *w0,
     normalise(cols, eps, inv_n, nw, nw, g0, g1, z, mem);
 #endif
     for (; first < rows; first += step) {
-        float4 acc0 = (float4)(0.0f), acc1 = (float4)(0.0f);
+        vec acc0 = (vec)(0.0f), acc1 = (vec)(0.0f);
         uint mine = first + lid / TEAM < rows, at = r;
         for (uint c = 0; c < n_chunks; c += PAIR ? 1 : 2) {
             SUM(acc0, even, c)
