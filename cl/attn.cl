@@ -188,7 +188,11 @@ static void scores_pair(__global const uchar *k, ulong at, uint D, __local const
                         __local const float *q1, uint pair_full, __local float *s)
 {
     float a0 = 0.0f, a1 = 0.0f;
+#if KVCL_NVIDIA
+#pragma unroll 32 // H200, 2026-11-22: 7.1 us for two pages instead of 7.9
+#else
 #pragma unroll 8
+#endif
     for (uint d = 0; d < D; d++) {
         float kt = LOAD_K(k, at + d * KVCL_TOKENS);
         a0 = fma(q0[d], kt, a0);
