@@ -5,8 +5,8 @@
                  [--devices cpu,opencl:pocl:0] [--rounds 5] [-p 512] [-n 64] [-t 2]
                  [--csv FILE] MODEL.gguf ...
 
-Each round starts every program once for each test: a prompt of -p tokens (pp) and -n generated tokens
-(tg).  Peers are llama-bench programs built natively from their public sources.  The machine's read
+Each round starts every program once for each test: a prompt of -p tokens (pp) and -n generated
+tokens (tg).  Peers are llama-bench programs built natively from their public sources.  The machine's read
 bandwidth is measured by kvcl in every round.  Python 3, standard library only.
 """
 import argparse
@@ -54,7 +54,8 @@ def measure(a, model):
             for test, rate in got.items():
                 rates.setdefault(("kvcl " + device, test), []).append(rate)
                 if test.startswith("tg") and bandwidth:
-                    shares.setdefault(("kvcl " + device, test), []).append(rate * weights / bandwidth)
+                    share = rate * weights / bandwidth
+                    shares.setdefault(("kvcl " + device, test), []).append(share)
         for name, path in peers:
             for test, rate in peer_round(a, path, model).items():
                 rates.setdefault((name, test), []).append(rate)
@@ -64,7 +65,8 @@ def measure(a, model):
 
 def report(a, model, rates, shares, writer):
     first = "kvcl " + a.devices.split(",")[0]
-    print("\n%s, %d threads, median of %d interleaved rounds" % (os.path.basename(model), a.t, a.rounds))
+    print("\n%s, %d threads, median of %d interleaved rounds" %
+          (os.path.basename(model), a.t, a.rounds))
     print("%-24s %-7s %10s %10s %10s %12s %12s" %
           ("engine", "test", "tokens/s", "min", "max", "kvcl cpu/it", "of read b/w"))
     for (engine, test), v in sorted(rates.items(), key=lambda x: x[0][1]):
@@ -80,7 +82,8 @@ def report(a, model, rates, shares, writer):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     p.add_argument("models", nargs="+")
     p.add_argument("--kvcl", default="build/kvcl")
     p.add_argument("--peer", action="append", default=[], metavar="NAME=PATH")

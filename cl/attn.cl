@@ -38,11 +38,11 @@
 #define LOAD_V16(p, at) vload16(0, (__global const float *)(p) + (at))
 #endif
 
-#define ATTN_PARAMS                                                                                \
-    __global const float *q, ulong q_off, __global const uchar *k, ulong k_off,                    \
-        __global const uchar *v, ulong v_off, __global const int *pages, ulong pages_off,          \
-        __global float *ml, ulong ml_off, __global float *o, ulong o_off, uint n, uint q_stride,   \
-        uint pos0, uint n_q_heads, uint n_kv_heads, uint D, uint first_page, uint n_pages,         \
+#define ATTN_PARAMS                                                                              \
+    __global const float *q, ulong q_off, __global const uchar *k, ulong k_off,                  \
+        __global const uchar *v, ulong v_off, __global const int *pages, ulong pages_off,        \
+        __global float *ml, ulong ml_off, __global float *o, ulong o_off, uint n, uint q_stride, \
+        uint pos0, uint n_q_heads, uint n_kv_heads, uint D, uint first_page, uint n_pages,       \
         uint n_parts, float scale, uint q_block
 
 // Tokens of the page that begins at position `begin` which the query at `pos` sees.
@@ -114,33 +114,33 @@ static void weights64(float16 *s16, uint n_valid, __global float *ml)
 }
 
 // W dimensions d .. d + W - 1 of the output of two rows that see n0 <= n1 tokens: 8 lanes each.
-#define DEFINE_OUTPUT2(W, FW, LOAD)                                                                \
-    static void output2_##W(__global const uchar *v, ulong base, uint D, uint d, const float *p0,  \
-                            const float *p1, uint n0, uint n1, __global float *o0,                 \
-                            __global float *o1)                                                    \
-    {                                                                                              \
-        FW a[L] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};                                \
-        FW b[L] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};                                \
-        uint whole = n0 / L * L;                                                                   \
-        for (uint t0 = 0; t0 < whole; t0 += L)                                                     \
-            for (uint j = 0; j < L; j++) {                                                         \
-                FW vt = LOAD(v, base + (ulong)(t0 + j) * D + d);                                   \
-                a[j] = fma((FW)(p0[t0 + j]), vt, a[j]);                                            \
-                b[j] = fma((FW)(p1[t0 + j]), vt, b[j]);                                            \
-            }                                                                                      \
-        for (uint t = whole; t < n1; t++) {                                                        \
-            FW vt = LOAD(v, base + (ulong)t * D + d);                                              \
-            if (t < n0)                                                                            \
-                a[t % L] = fma((FW)(p0[t]), vt, a[t % L]);                                         \
-            b[t % L] = fma((FW)(p1[t]), vt, b[t % L]);                                             \
-        }                                                                                          \
-        FW ra = ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));                 \
-        FW rb = ((b[0] + b[4]) + (b[2] + b[6])) + ((b[1] + b[5]) + (b[3] + b[7]));                 \
-        for (uint e = 0; e < W; e++) {                                                             \
-            if (n0 != 0)                                                                           \
-                o0[d + e] = kvcl_zero(((const float *)&ra)[e]);                                    \
-            o1[d + e] = kvcl_zero(((const float *)&rb)[e]);                                        \
-        }                                                                                          \
+#define DEFINE_OUTPUT2(W, FW, LOAD)                                                               \
+    static void output2_##W(__global const uchar *v, ulong base, uint D, uint d, const float *p0, \
+                            const float *p1, uint n0, uint n1, __global float *o0,                \
+                            __global float *o1)                                                   \
+    {                                                                                             \
+        FW a[L] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};                               \
+        FW b[L] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};                               \
+        uint whole = n0 / L * L;                                                                  \
+        for (uint t0 = 0; t0 < whole; t0 += L)                                                    \
+            for (uint j = 0; j < L; j++) {                                                        \
+                FW vt = LOAD(v, base + (ulong)(t0 + j) * D + d);                                  \
+                a[j] = fma((FW)(p0[t0 + j]), vt, a[j]);                                           \
+                b[j] = fma((FW)(p1[t0 + j]), vt, b[j]);                                           \
+            }                                                                                     \
+        for (uint t = whole; t < n1; t++) {                                                       \
+            FW vt = LOAD(v, base + (ulong)t * D + d);                                             \
+            if (t < n0)                                                                           \
+                a[t % L] = fma((FW)(p0[t]), vt, a[t % L]);                                        \
+            b[t % L] = fma((FW)(p1[t]), vt, b[t % L]);                                            \
+        }                                                                                         \
+        FW ra = ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));                \
+        FW rb = ((b[0] + b[4]) + (b[2] + b[6])) + ((b[1] + b[5]) + (b[3] + b[7]));                \
+        for (uint e = 0; e < W; e++) {                                                            \
+            if (n0 != 0)                                                                          \
+                o0[d + e] = kvcl_zero(((const float *)&ra)[e]);                                   \
+            o1[d + e] = kvcl_zero(((const float *)&rb)[e]);                                       \
+        }                                                                                         \
     }
 DEFINE_OUTPUT2(16, float16, LOAD_V16)
 DEFINE_OUTPUT2(8, float8, LOAD_V8)
@@ -153,8 +153,7 @@ __kernel void kvcl_attn_raw_vec(ATTN_PARAMS)
     if (i_page >= n_pages)
         return;
     uint page = first_page + i_page, begin = page * KVCL_TOKENS;
-    ulong base =
-        ((ulong)pages[pages_off + i_page] * n_kv_heads + hk) * (ulong)(D * KVCL_TOKENS);
+    ulong base = ((ulong)pages[pages_off + i_page] * n_kv_heads + hk) * (ulong)(D * KVCL_TOKENS);
     k += k_off;
     v += v_off;
     for (uint row = 0; row < n_rows; row += 2) {
@@ -264,8 +263,7 @@ __kernel void kvcl_attn_raw(ATTN_PARAMS)
     uint page = first_page + i_page, begin = page * KVCL_TOKENS, n_i = min(q_block, n - i0);
     // nothing to do for a whole group whose queries all stand before the page
     uint all = pos0 + i0 + n_i <= begin ? 0 : n_i * G;
-    ulong base =
-        ((ulong)pages[pages_off + i_page] * n_kv_heads + hk) * (ulong)(D * KVCL_TOKENS);
+    ulong base = ((ulong)pages[pages_off + i_page] * n_kv_heads + hk) * (ulong)(D * KVCL_TOKENS);
     k += k_off;
     v += v_off;
     for (uint row0 = 0; row0 < all; row0 += ROWS) {
@@ -316,9 +314,9 @@ __kernel void kvcl_attn_raw(ATTN_PARAMS)
 
 #endif
 
-#define MERGE_PARAMS                                                                               \
-    __global const float *ml, ulong ml_off, __global const float *o, ulong o_off,                  \
-        __global float *out, ulong out_off, uint n, uint pos0, uint n_parts, uint n_q_heads,       \
+#define MERGE_PARAMS                                                                         \
+    __global const float *ml, ulong ml_off, __global const float *o, ulong o_off,            \
+        __global float *out, ulong out_off, uint n, uint pos0, uint n_parts, uint n_q_heads, \
         uint D, uint out_stride
 
 // Weight of a partial against the overall maximum.
@@ -327,17 +325,17 @@ static float merge_weight(float m, float m_all) { return m < -3e38f ? 0.0f : kvc
 #if KVCL_VECTOR_SHAPE
 
 // W dimensions d .. d + W - 1 of a head's output.
-#define DEFINE_MERGE(W, FW)                                                                        \
-    static void merge_##W(__global const float *ml, __global const float *o, uint n_c,             \
-                          float m_all, float inv, uint D, uint d, __global float *out)             \
-    {                                                                                              \
-        FW a[L] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};                                \
-        for (uint c = 0; c < n_c; c++)                                                             \
-            a[c % L] = fma((FW)(merge_weight(ml[2 * c], m_all)),                                   \
-                           vload##W(0, o + (ulong)c * D + d), a[c % L]);                           \
-        FW sum = ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));                \
-        for (uint e = 0; e < W; e++)                                                               \
-            out[d + e] = kvcl_zero(kvcl_zero(((const float *)&sum)[e]) * inv);                     \
+#define DEFINE_MERGE(W, FW)                                                            \
+    static void merge_##W(__global const float *ml, __global const float *o, uint n_c, \
+                          float m_all, float inv, uint D, uint d, __global float *out) \
+    {                                                                                  \
+        FW a[L] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};                    \
+        for (uint c = 0; c < n_c; c++)                                                 \
+            a[c % L] = fma((FW)(merge_weight(ml[2 * c], m_all)),                       \
+                           vload##W(0, o + (ulong)c * D + d), a[c % L]);               \
+        FW sum = ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));    \
+        for (uint e = 0; e < W; e++)                                                   \
+            out[d + e] = kvcl_zero(kvcl_zero(((const float *)&sum)[e]) * inv);         \
     }
 DEFINE_MERGE(16, float16)
 DEFINE_MERGE(8, float8)

@@ -32,8 +32,8 @@ __kernel void kvcl_matmul_pack(__global const float *x, ulong x_off, uint x_stri
     }
 }
 
-#define STEP(c)                                      \
-    a##c = fma((float16)(w[(c)*KB + k]), x0, a##c);  \
+#define STEP(c)                                     \
+    a##c = fma((float16)(w[(c)*KB + k]), x0, a##c); \
     b##c = fma((float16)(w[(c)*KB + k]), x1, b##c);
 
 // Stores row r of the matrix for the rows of x in the two vectors.

@@ -79,8 +79,8 @@ static float8 kvcl_weight8(uint type, __global const uchar *w, uint rows, uint c
 
 // ---- sums ---------------------------------------------------------------------------------------
 
-// Halving tree over 8 lanes.  (A sum of two elements of one vector becomes a shuffle that Oclgrind's
-// check of uninitialised values crashes on: hence the detour by an array.)
+// Halving tree over 8 lanes.  (A sum of two elements of one vector becomes a shuffle that
+// Oclgrind's check of uninitialised values crashes on: hence the detour by an array.)
 static float kvcl_tree8(float8 a)
 {
     float4 b = a.lo + a.hi;
@@ -119,25 +119,25 @@ static float kvcl_lanes_sum(float acc, __local float *red)
 // (mean, r) of a row of n values for a norm, in all items of a group of at least 64 work-items;
 // one definition for rows in global and one for rows in local memory.  The kind is also the number
 // of sums: a loop, since some CPU compilers fail on barriers inside conditions.
-#define KVCL_DEFINE_NORM_STATS(name, SPACE)                                                        \
-    static float2 name(SPACE const float *x, uint n, uint kind, float eps, float inv_n,            \
-                       __local float *red)                                                         \
-    {                                                                                              \
-        uint lid = get_local_id(0);                                                                \
-        float mean = 0.0f, sum = 0.0f;                                                             \
-        for (uint pass = 0; pass < kind; pass++) {                                                 \
-            uint squares = pass + 1 == kind;                                                       \
-            float acc = 0.0f;                                                                      \
-            mean = sum * inv_n;                                                                    \
-            if (lid < 64)                                                                          \
-                for (uint k = lid; k < n; k += 64) {                                               \
-                    float v = fma(-1.0f, mean, x[k]);                                              \
-                    acc = fma(v, squares ? v : 1.0f, acc);                                         \
-                }                                                                                  \
-            sum = kvcl_lanes_sum(acc, red);                                                        \
-            barrier(CLK_LOCAL_MEM_FENCE);                                                          \
-        }                                                                                          \
-        return (float2)(mean, kvcl_rsqrt(fma(sum, inv_n, eps)));                                   \
+#define KVCL_DEFINE_NORM_STATS(name, SPACE)                                             \
+    static float2 name(SPACE const float *x, uint n, uint kind, float eps, float inv_n, \
+                       __local float *red)                                              \
+    {                                                                                   \
+        uint lid = get_local_id(0);                                                     \
+        float mean = 0.0f, sum = 0.0f;                                                  \
+        for (uint pass = 0; pass < kind; pass++) {                                      \
+            uint squares = pass + 1 == kind;                                            \
+            float acc = 0.0f;                                                           \
+            mean = sum * inv_n;                                                         \
+            if (lid < 64)                                                               \
+                for (uint k = lid; k < n; k += 64) {                                    \
+                    float v = fma(-1.0f, mean, x[k]);                                   \
+                    acc = fma(v, squares ? v : 1.0f, acc);                              \
+                }                                                                       \
+            sum = kvcl_lanes_sum(acc, red);                                             \
+            barrier(CLK_LOCAL_MEM_FENCE);                                               \
+        }                                                                               \
+        return (float2)(mean, kvcl_rsqrt(fma(sum, inv_n, eps)));                        \
     }
 KVCL_DEFINE_NORM_STATS(kvcl_norm_stats_global, __global)
 KVCL_DEFINE_NORM_STATS(kvcl_norm_stats_local, __local)
@@ -196,7 +196,7 @@ static float2 kvcl_norm_stats_vec(__global const float *x, uint n, uint kind, fl
 
 // Values k .. k + 15 of a row through a norm.
 static float16 kvcl_norm16(uint kind, __global const float *x, uint k, float2 stats,
-                             __global const float *w, __global const float *b)
+                           __global const float *w, __global const float *b)
 {
     if (kind == KVCL_NORM_NONE)
         return vload16(0, x + k);

@@ -28,8 +28,8 @@ __kernel void kvcl_rope_store(__global float *qkv, ulong qkv_off, uint qkv_strid
                               __global const float *table, ulong table_off, __global uchar *k,
                               ulong k_off, __global uchar *v, ulong v_off,
                               __global const int *pages, ulong pages_off, uint first_page, uint n,
-                              uint pos0, uint n_q_heads, uint n_kv_heads, uint head_dim,
-                              uint n_rot, uint pairing)
+                              uint pos0, uint n_q_heads, uint n_kv_heads, uint head_dim, uint n_rot,
+                              uint pairing)
 {
     uint half_dim = head_dim / 2, i = (uint)get_global_id(1);
     uint at = (uint)get_global_id(0), h = at / half_dim, e = kvcl_rest(at, h, half_dim);
