@@ -13,6 +13,8 @@ specs() {
     case $1 in
     embed | matmul) echo 0 1 2 6 8 30 ;; # element types
     matvec) echo 0 1 2 6 8 30 256 257 258 262 264 286 ;; # and pairs of them
+    # float types; a pair; norms with 1 to 3 matrices; bias, GELU, residual; teams of 32
+    matvec_wide) echo 16384 16385 33537 49665 16414 23553 24577 49695 82945 ;;
     attn | rope) echo 0 1 2 3 ;; # f16 K, f16 V
     *) echo 0 ;;
     esac
@@ -33,10 +35,15 @@ check() {
         echo "#line 1 \"$1\""
         cat "$1"
     } >"$scratch/all.cl"
-    clang -x cl -cl-std=CL1.2 -D__OPENCL_VERSION__=120 -target spir64 -fsyntax-only \
-        -Wall -Wextra -Werror \
-        -Wno-unused-function -Wno-unused-parameter -Wno-sign-compare \
-        -Xclang -finclude-default-header "$scratch/all.cl" || {
+    if [ "$4" = 1 ]; then
+        target=nvptx64 # understands the inline assembly
+    else
+        target=spir64
+    fi
+    clang -x cl -cl-std=CL1.2 -D__OPENCL_VERSION__=120 -target "$target" -Xclang -cl-ext=+all \
+        -fsyntax-only -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-parameter \
+        -Wno-unused-variable -Wno-sign-compare -Xclang -finclude-default-header \
+        "$scratch/all.cl" || {
         echo "check_kernels: $1 with KVCL_SPEC=$2 KVCL_VECTOR_SHAPE=$3 KVCL_NVIDIA=$4"
         exit 1
     }

@@ -79,10 +79,10 @@ done >"${TMPDIR:-/tmp}/kvcl-twins.$$"
 while IFS= read -r line; do say "$line"; done <"${TMPDIR:-/tmp}/kvcl-twins.$$"
 rm -f "${TMPDIR:-/tmp}/kvcl-twins.$$"
 
-for f in cl/*.cl; do # a kernel file that no op asks for
+for f in cl/*.cl; do # a kernel file <stem>.cl or <stem>_<variant>.cl of no stem
     [ -f "$f" ] || continue
     stem=$(basename "$f" .cl)
-    [ "$stem" = prelude ] || printf '%s\n' "$rows" | grep -q " $stem\$" ||
+    [ "$stem" = prelude ] || printf '%s\n' "$rows" | grep -qE " ($stem|${stem%%_*})\$" ||
         say "$f: no op of ops.def has the stem '$stem'"
 done
 
