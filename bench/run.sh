@@ -5,8 +5,8 @@
 #
 # Without models it takes the shipped one and what lies in KVCL_BENCH_MODELS (a folder of .gguf
 # files).  Peers are taken from KVCL_PEER_LLAMA and KVCL_PEER_IK, paths of llama-bench programs of
-# llama.cpp and ik_llama.cpp; without them kvcl is measured alone.  The table goes to stdout and, as CSV, to
-# bench/results/<processor>.csv.
+# llama.cpp and ik_llama.cpp; without them kvcl is measured alone.  The table goes to stdout and, as
+# CSV, to bench/results/<processor>.csv.
 set -eu
 cd "$(dirname "$0")/.."
 
