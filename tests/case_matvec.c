@@ -56,7 +56,7 @@ static void matvec(test_run *r, const matvec_params *p, const matvec_data *d, ui
                    uint32_t n, const float *x, kvcl_view out[KVCL_MATVEC_SEGS])
 {
     kvcl_matvec_args a = {.n = n, .n_seg = p->n_seg, .act = (kvcl_act)p->act};
-    const float *res = d->res + (size_t)first * d->out_stride;
+    const float *res = d->res ? d->res + (size_t)first * d->out_stride : NULL;
     a.x_stride = d->x_stride;
     a.x = test_in(r, x + (size_t)first * d->x_stride, out_bytes(n, d->x_stride, p->cols));
     a.norm.kind = (kvcl_norm_kind)p->norm;
