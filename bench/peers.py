@@ -6,8 +6,8 @@
                  [--csv FILE] MODEL.gguf ...
 
 Each round starts every program once for each test: a prompt of -p tokens (pp) and -n generated
-tokens (tg).  Peers are llama-bench programs built natively from their public sources.  The machine's read
-bandwidth is measured by kvcl in every round.  Python 3, standard library only.
+tokens (tg).  Peers are llama-bench programs built natively from their public sources.  The
+machine's read bandwidth is measured by kvcl in every round.  Python 3, standard library only.
 """
 import argparse
 import csv

@@ -43,7 +43,13 @@ typedef uint4 raw;
 typedef uint2 raw;
 #endif
 
-#if KVCL_PTX
+// Raw bits to f32.  (Through arrays where there is no PTX: a vector made of parts of a shorter one
+// is more than Oclgrind's check of uninitialised values takes.)
+#if TYPE == KVCL_F32 && LANES == 2
+static vec widen(raw r) { return as_float2(r); }
+#elif TYPE == KVCL_F32
+static vec widen(raw r) { return as_float4(r); }
+#elif KVCL_PTX && TYPE == KVCL_F16
 static float2 half_pair(uint h)
 {
     float lo, hi;
@@ -52,31 +58,38 @@ static float2 half_pair(uint h)
           : "r"(h));
     return (float2)(lo, hi);
 }
+#if LANES == 2
+static vec widen(raw r) { return half_pair(r); }
 #else
-static float2 half_pair(uint h)
-{
-    return (float2)(kvcl_half_load(h & 0xffffu), kvcl_half_load(h >> 16));
-}
+static vec widen(raw r) { return (float4)(half_pair(r.x), half_pair(r.y)); }
 #endif
-
-#if TYPE == KVCL_BF16
-static float2 pair(uint h) { return as_float2((uint2)(h << 16, h & 0xffff0000u)); }
 #else
-static float2 pair(uint h) { return half_pair(h); }
-#endif
-
 static vec widen(raw r)
 {
-#if TYPE == KVCL_F32 && LANES == 2
-    return as_float2(r);
-#elif TYPE == KVCL_F32
-    return as_float4(r);
-#elif LANES == 2
-    return pair(r);
+    uint w[LANES / 2];
+#if LANES == 2
+    w[0] = r;
 #else
-    return (float4)(pair(r.x), pair(r.y));
+    vstore2(r, 0, w);
+#endif
+#if TYPE == KVCL_F16 && LANES == 2
+    return vload_half2(0, (const half *)w);
+#elif TYPE == KVCL_F16
+    return vload_half4(0, (const half *)w);
+#else
+    float f[LANES];
+    for (uint e = 0; e < LANES / 2; e++) {
+        f[2 * e] = as_float(w[e] << 16);
+        f[2 * e + 1] = as_float(w[e] & 0xffff0000u);
+    }
+#if LANES == 2
+    return vload2(0, f);
+#else
+    return vload4(0, f);
+#endif
 #endif
 }
+#endif
 
 // Loads of chunk c of the row at w (4 weights every 64), as far as it goes.
 #define LOAD(buf, w, c)                                \
@@ -95,6 +108,12 @@ static vec widen(raw r)
     }
 
 #if NORM
+// Weights 4i .. 4i + 3 of the norm, as far as there are any.
+static float4 norm_weight(__global const float *nw, uint i, uint cols)
+{
+    return i * 4 < cols ? ((__global const float4 *)nw)[i] : (float4)(0.0f);
+}
+
 // The input row in local memory, normalised; the norm's weights were asked for before the sums.
 static void normalise(uint cols, float eps, float inv_n, __global const float *nw,
                       __global const float *nb, float4 g0, float4 g1, __local float *z,
@@ -148,38 +167,70 @@ static float team_sum(vec acc, __local float *lanes, __local float *tops)
 #define BIAS_AT(r) (b0[b0_off + (r)])
 #endif
 
-__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
-kvcl_matvec_wide(__global const raw *w0,
-#if SEGS >= 2
-                 __global const raw *w1,
+// Of a pair the odd chunks are the second matrix's, else every other one of the only row.
+#if PAIR
+#define ODD_ROW(r) (w1 + (ulong)(r)*row_raws)
+#define ODD_ACC acc1
+#define STRIDE 1
+#else
+#define ODD_ROW(r) ROW_AT(r)
+#define ODD_ACC acc0
+#define STRIDE 2
 #endif
+
+// Arguments that only some launches have.
 #if SEGS == 3
-                 __global const raw *w2, uint rows1,
+#define ARGS_MATS __global const raw *w1, __global const raw *w2, uint rows1,
+#define ARGS_OUTS ulong o1_off, ulong o2_off,
+#elif SEGS == 2
+#define ARGS_MATS __global const raw *w1,
+#define ARGS_OUTS
+#else
+#define ARGS_MATS
+#define ARGS_OUTS
 #endif
-                 uint rows0, uint rows, __global float *out, ulong o0_off,
-#if SEGS == 3
-                 ulong o1_off, ulong o2_off,
-#endif
-#if BIAS
-                 __global const float *b0, ulong b0_off,
-#if SEGS >= 2
-                 __global const float *b1, ulong b1_off,
-#endif
-#if SEGS == 3
-                 __global const float *b2, ulong b2_off,
-#endif
-#endif
-#if NORM
-                 __global const float *nw, ulong nw_off, float eps, float inv_n,
+#define ARG_BIAS(b) __global const float *b, ulong b##_off,
+#if BIAS && SEGS == 3
+#define ARGS_BIAS ARG_BIAS(b0) ARG_BIAS(b1) ARG_BIAS(b2)
+#elif BIAS && SEGS == 2
+#define ARGS_BIAS ARG_BIAS(b0) ARG_BIAS(b1)
+#elif BIAS
+#define ARGS_BIAS ARG_BIAS(b0)
+#else
+#define ARGS_BIAS
 #endif
 #if NORM == KVCL_NORM_LAYER
-                 __global const float *nb, ulong nb_off,
+#define ARGS_NORM ARG_BIAS(nw) float eps, float inv_n, ARG_BIAS(nb)
+#elif NORM
+#define ARGS_NORM ARG_BIAS(nw) float eps, float inv_n,
+#else
+#define ARGS_NORM
 #endif
 #if RES
-                 __global const float *res, ulong res_off,
+#define ARGS_RES ARG_BIAS(res)
+#else
+#define ARGS_RES
 #endif
-                 __global const float *x, ulong x_off, uint cols, uint x_stride, uint out_stride,
-                 __local float4 *mem4)
+
+// Bias, activation and residual of row r; y1: of the pair's second matrix.
+#if PAIR && BIAS
+#define FINISH(y, y1, r) kvcl_zero(kvcl_silu((y) + BIAS_AT(r)) * ((y1) + b1[b1_off + (r)]))
+#elif PAIR
+#define FINISH(y, y1, r) kvcl_zero(kvcl_silu(y) * (y1))
+#elif GELU && BIAS
+#define FINISH(y, y1, r) kvcl_gelu((y) + BIAS_AT(r))
+#elif GELU
+#define FINISH(y, y1, r) kvcl_gelu(y)
+#elif BIAS
+#define FINISH(y, y1, r) ((y) + BIAS_AT(r))
+#else
+#define FINISH(y, y1, r) (y)
+#endif
+
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
+kvcl_matvec_wide(__global const raw *w0, ARGS_MATS uint rows0, uint rows, __global float *out,
+                 ulong o0_off, ARGS_OUTS ARGS_BIAS ARGS_NORM ARGS_RES __global const float *x,
+                 ulong x_off, uint cols, uint x_stride, uint out_stride, __local float4 *mem4)
 {
     uint lid = (uint)get_local_id(0), j = lid % TEAM, row_raws = cols / LANES;
     uint i = (uint)get_group_id(1), step = (uint)get_num_groups(0) * TEAMS;
@@ -193,20 +244,12 @@ kvcl_matvec_wide(__global const raw *w0,
     raw even[CHUNK], odd[CHUNK];
     uint r = min(first + lid / TEAM, rows - 1); // idle teams read the last row and store nothing
     __global const raw *p0 = ROW_AT(r);
-#if PAIR
-    __global const raw *p1 = w1 + (ulong)r * row_raws;
-#else
-    __global const raw *p1 = p0;
-#endif
+    __global const raw *p1 = ODD_ROW(r);
     LOAD(even, p0, 0)
-    LOAD(odd, p1, PAIR ? 0 : 1)
+    LOAD(odd, p1, STRIDE - 1)
 #if NORM
-    float4 g0 = (float4)(0.0f), g1 = (float4)(0.0f);
     nw += nw_off;
-    if (lid * 4 < cols)
-        g0 = ((__global const float4 *)nw)[lid];
-    if ((lid + GROUP) * 4 < cols)
-        g1 = ((__global const float4 *)nw)[lid + GROUP];
+    float4 g0 = norm_weight(nw, lid, cols), g1 = norm_weight(nw, lid + GROUP, cols);
 #endif
     x += x_off + (ulong)i * x_stride;
 #pragma unroll 4
@@ -221,49 +264,29 @@ kvcl_matvec_wide(__global const raw *w0,
     for (; first < rows; first += step) {
         vec acc0 = (vec)(0.0f), acc1 = (vec)(0.0f);
         uint mine = first + lid / TEAM < rows, at = r;
-        for (uint c = 0; c < n_chunks; c += PAIR ? 1 : 2) {
+        for (uint c = 0; c < n_chunks; c += STRIDE) {
             SUM(acc0, even, c)
-            LOAD(even, p0, c + (PAIR ? 1 : 2))
-#if PAIR
-            SUM(acc1, odd, c)
-            LOAD(odd, p1, c + 1)
-#else
-            SUM(acc0, odd, c + 1)
-            LOAD(odd, p1, c + 3)
-#endif
+            LOAD(even, p0, c + STRIDE)
+            SUM(ODD_ACC, odd, c + STRIDE - 1)
+            LOAD(odd, p1, c + 2 * STRIDE - 1)
         }
         if (first + step < rows) { // the next pass's first loads, before this one's trees
             r = min(first + step + lid / TEAM, rows - 1);
             p0 = ROW_AT(r);
-#if PAIR
-            p1 = w1 + (ulong)r * row_raws;
-#else
-            p1 = p0;
-#endif
+            p1 = ODD_ROW(r);
             LOAD(even, p0, 0)
-            LOAD(odd, p1, PAIR ? 0 : 1)
+            LOAD(odd, p1, STRIDE - 1)
         }
-        float y = team_sum(acc0, lanes, tops);
+        float y = team_sum(acc0, lanes, tops), y1 = 0.0f;
 #if PAIR
-        float y1 = team_sum(acc1, lanes + ROW_PAD * TEAMS, tops + 8 * TEAMS);
+        y1 = team_sum(acc1, lanes + ROW_PAD * TEAMS, tops + 8 * TEAMS);
 #endif
         if (j == 0 && mine) {
-            ulong to = OUT_AT(at) + (ulong)i * out_stride;
-#if BIAS
-            y = y + BIAS_AT(at);
-#endif
-#if PAIR && BIAS
-            y1 = y1 + b1[b1_off + at];
-#endif
-#if PAIR
-            y = kvcl_zero(kvcl_silu(y) * y1);
-#elif GELU
-            y = kvcl_gelu(y);
-#endif
+            y = FINISH(y, y1, at);
 #if RES
             y = res[res_off + (ulong)i * out_stride + at] + y;
 #endif
-            out[to] = y;
+            out[OUT_AT(at) + (ulong)i * out_stride] = y;
         }
     }
 }
