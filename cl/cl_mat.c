@@ -105,15 +105,27 @@ static kvcl_status upload_planes(kvcl_queue *q, const kvcl_mat *m, const kvcl_cl
     return KVCL_OK;
 }
 
+/* A part that fits the staging memory, in one write.  (Oclgrind's check of uninitialised values
+ * loses track of a buffer that is written piece by piece.) */
+static kvcl_status upload_whole(kvcl_queue *q, const kvcl_mat *m, const kvcl_cl_part *p,
+                                const unsigned char *src, unsigned char *staging, size_t bytes)
+{
+    memset(staging, 0, bytes);
+    repack(m->type, src, (size_t)p->rows * (m->cols / KVCL_QK), staging + p->off_q,
+           staging + p->off_h, staging + p->off_d);
+    return kvcl_buf_write(q, p->buf, 0, staging, bytes);
+}
+
 static kvcl_status upload(kvcl_queue *q, kvcl_mat *m, const unsigned char *src)
 {
     kvcl_ctx *ctx = q->dev->ctx;
     size_t src_row = kvcl_type_bytes(m->type, m->cols);
     uint32_t chunk = (uint32_t)kvcl_max_size(1, STAGING_BYTES / src_row);
+    size_t staging_bytes = chunk * src_row + 2 * PLANE_ALIGN;
     void *staging = NULL;
     kvcl_status st = KVCL_OK;
     if (kvcl_type_is_quantised(m->type))
-        KVCL_TRY(kvcl_mem_alloc(ctx, chunk * src_row, "staging of weights", &staging));
+        KVCL_TRY(kvcl_mem_alloc(ctx, staging_bytes, "staging of weights", &staging));
     for (uint32_t i = 0; i < m->n_parts && st == KVCL_OK; i++) {
         kvcl_cl_part p = part_layout(m, i);
         size_t bytes = part_bytes(m, &p);
@@ -122,7 +134,9 @@ static kvcl_status upload(kvcl_queue *q, kvcl_mat *m, const unsigned char *src)
             break;
         m->bytes += bytes;
         p.buf = m->part[i];
-        if (staging)
+        if (staging && bytes <= staging_bytes)
+            st = upload_whole(q, m, &p, src + p.row0 * src_row, staging, bytes);
+        else if (staging)
             st = upload_planes(q, m, &p, src + p.row0 * src_row, staging, chunk);
         else
             st = kvcl_buf_write(q, p.buf, 0, src + p.row0 * src_row, bytes);

@@ -31,6 +31,7 @@ __kernel void kvcl_norm(__global const float *x, ulong x_off, __global float *ou
     x += x_off + (ulong)i * dim;
     out += out_off + (ulong)i * dim;
     float2 stats = kvcl_norm_stats_global(x, dim, kind, eps, inv_n, red);
+    barrier(CLK_GLOBAL_MEM_FENCE); // out may be x: all sums first
     for (uint k = lid; k < dim; k += items) {
         float y = x[k];
         if (kind != KVCL_NORM_NONE)

@@ -52,21 +52,7 @@ static uint kvcl_centre4(uint n, uint zero)
 // Bits 0 .. 3 of h, each moved to bit 4 of a byte.
 static uint kvcl_fifth4(uint h) { return (((h & 15u) * 0x00204081u) & 0x01010101u) << 4; }
 
-// Eight bfloat16 as f32.
-static float8 kvcl_bf16x8(uint4 w)
-{
-    const uint high = 0xffff0000u;
-    return as_float8((uint8)(w.x << 16, w.x & high, w.y << 16, w.y & high, w.z << 16, w.z & high,
-                             w.w << 16, w.w & high));
-}
-
-// Eight bytes, sign extended.  (By shifts: Oclgrind takes what convert_int8(char8) gives for
-// uninitialised.)
-static int8 kvcl_bytes8(uint2 w)
-{
-    int8 v = (int8)((int4)((int)w.x), (int4)((int)w.y));
-    return (v << (int8)(24, 16, 8, 0, 24, 16, 8, 0)) >> 24;
-}
+static float8 kvcl_bf16x8(ushort8 u) { return as_float8(convert_uint8(u) << 16); }
 
 // Elements at .. at + 7 of the matrix (at = row * cols + k, a multiple of 8) as f32.
 static float8 kvcl_weight8(uint type, __global const uchar *w, uint rows, uint cols, ulong at)
@@ -76,14 +62,14 @@ static float8 kvcl_weight8(uint type, __global const uchar *w, uint rows, uint c
     if (type == KVCL_F16)
         return vloada_half8(0, (__global const half *)w + at);
     if (type == KVCL_BF16)
-        return kvcl_bf16x8(((__global const uint4 *)w)[at / 8]);
+        return kvcl_bf16x8(as_ushort8(((__global const uint4 *)w)[at / 8]));
     ulong block = at / 32;
     uint e = (uint)(at % 32);
     float d = vload_half(block, (__global const half *)(w + kvcl_plane_d(type, rows, cols)));
     if (type == KVCL_Q8_0)
-        return convert_float8(kvcl_bytes8(((__global const uint2 *)w)[at / 8])) * d;
+        return convert_float8(as_char8(((__global const uint2 *)w)[at / 8])) * d;
     uint2 qs = ((__global const uint2 *)w)[block * 2 + e / 8 % 2] >> (e < 16 ? 0 : 4);
-    int8 n = kvcl_bytes8(qs & 0x0f0f0f0fu);
+    int8 n = convert_int8(as_char8(qs & 0x0f0f0f0fu));
     if (type == KVCL_Q4_0)
         return convert_float8(n - 8) * d;
     uint h = ((__global const uint *)(w + kvcl_plane_h(rows, cols)))[block] >> e;
