@@ -227,9 +227,9 @@ static float lane_weights(__local float *s, uint n_valid, uint j, __local const 
     return l;
 }
 
-// Output of a pair of rows that see n0 <= n1 tokens, at one dimension; p is [row][token].
-static float2 output_pair(__global const uchar *v, ulong at, uint D, __local const float *p,
-                          uint n0, uint n1)
+// Output of a pair of rows, with weights pa and pb, that see n0 <= n1 tokens, at one dimension.
+static float2 output_pair(__global const uchar *v, ulong at, uint D, __local const float *pa,
+                          __local const float *pb, uint n0, uint n1)
 {
     float8 a = (float8)(0.0f), b = (float8)(0.0f);
     uint t = 0;
@@ -238,8 +238,8 @@ static float2 output_pair(__global const uchar *v, ulong at, uint D, __local con
                              LOAD_V(v, at + (t + 2) * D), LOAD_V(v, at + (t + 3) * D),
                              LOAD_V(v, at + (t + 4) * D), LOAD_V(v, at + (t + 5) * D),
                              LOAD_V(v, at + (t + 6) * D), LOAD_V(v, at + (t + 7) * D));
-        a = fma(vload8(0, p + t), vt, a);
-        b = fma(vload8(0, p + KVCL_TOKENS + t), vt, b);
+        a = fma(vload8(0, pa + t), vt, a);
+        b = fma(vload8(0, pb + t), vt, b);
     }
     float la[L], lb[L];
     vstore8(a, 0, la);
@@ -247,8 +247,8 @@ static float2 output_pair(__global const uchar *v, ulong at, uint D, __local con
     for (; t < n1; t++) {
         float vt = LOAD_V(v, at + t * D);
         if (t < n0)
-            la[t % L] = fma(p[t], vt, la[t % L]);
-        lb[t % L] = fma(p[KVCL_TOKENS + t], vt, lb[t % L]);
+            la[t % L] = fma(pa[t], vt, la[t % L]);
+        lb[t % L] = fma(pb[t], vt, lb[t % L]);
     }
     return (float2)(kvcl_tree8(vload8(0, la)), kvcl_tree8(vload8(0, lb)));
 }
@@ -300,7 +300,8 @@ __kernel void kvcl_attn_raw(ATTN_PARAMS)
             uint rb = min(ra + 1, rows - 1);
             place a = place_of(row0 + ra, i0, hk, G), b = place_of(row0 + rb, i0, hk, G);
             uint n0 = visible(pos0 + a.i, begin), n1 = visible(pos0 + b.i, begin);
-            float2 y = output_pair(v, base + d, D, s + ra * KVCL_TOKENS, n0, n1);
+            float2 y =
+                output_pair(v, base + d, D, s + ra * KVCL_TOKENS, s + rb * KVCL_TOKENS, n0, n1);
             ulong pa = ((ulong)a.i * n_q_heads + a.h) * n_parts + page;
             ulong pb = ((ulong)b.i * n_q_heads + b.h) * n_parts + page;
             if (n0 != 0)
