@@ -173,9 +173,11 @@ static void ask_place(const kvcl_cl_asker *a, kvcl_cl_caps *c)
     }
 }
 
+/* CPUs that gain nothing from the vector shape: an interpreter, and Mesa, whose compiler takes
+ * half a minute for a kernel with vectors of 16. */
 static bool is_software(kvcl_cl_impl impl)
 {
-    return impl == KVCL_CL_OCLGRIND || impl == KVCL_CL_CLOVER;
+    return impl == KVCL_CL_OCLGRIND || impl == KVCL_CL_CLOVER || impl == KVCL_CL_RUSTICL;
 }
 
 static void derive(const kvcl_cl_asker *a, kvcl_cl_caps *c)

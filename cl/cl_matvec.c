@@ -58,12 +58,12 @@ static matvec_shape vector_shape(const kvcl_cl_caps *caps, const matvec_job *m)
     return s;
 }
 
-static matvec_shape lane_shape(const kvcl_cl_caps *caps, const matvec_job *m, size_t max_group)
+static matvec_shape lane_shape(const kvcl_cl_caps *caps, const matvec_job *m, size_t items)
 {
     bool blocks = kvcl_type_is_quantised(m->type);
     uint32_t cols = m->a->w[0]->cols, rows = rows_of(m);
     size_t per_256 = blocks ? 256 * 5 + 8 * 4 : 256 * 4;
-    matvec_shape s = {.items = (uint32_t)kvcl_min_size(GROUP, max_group / 64 * 64)};
+    matvec_shape s = {.items = (uint32_t)items};
     size_t fixed = (RED_FLOATS + (m->pair ? 18 : 9) * (size_t)s.items) * sizeof(float);
     s.tile = tile_of(cols, per_256, (size_t)caps->local_bytes - SPARE_LOCAL_BYTES - fixed);
     s.local_bytes = fixed + kvcl_div_up(s.tile, 256) * per_256;
@@ -102,8 +102,8 @@ static kvcl_status launch(kvcl_queue *q, const matvec_job *m)
     kvcl_cl_launch l;
     KVCL_TRY(kvcl_cl_begin(q, KVCL_CL_STEM_matvec, (uint32_t)m->type | (m->pair ? 256 : 0),
                            caps->vector_shape ? "kvcl_matvec_vec" : "kvcl_matvec", &l));
-    matvec_shape s =
-        caps->vector_shape ? vector_shape(caps, m) : lane_shape(caps, m, kvcl_cl_max_group(&l));
+    matvec_shape s = caps->vector_shape ? vector_shape(caps, m)
+                                        : lane_shape(caps, m, kvcl_cl_lanes_group(&l, GROUP));
     set_matrices(&l, m);
     kvcl_cl_arg_view(&l, a->x, sizeof(float));
     kvcl_cl_arg_u32(&l, a->x_stride);
