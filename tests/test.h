@@ -3,7 +3,7 @@
  *
  * Environment:
  *   KVCL_TEST_SEED     seed of all made-up data (printed at the start of every program)
- *   KVCL_TEST_FILTER   only op cases whose label contains this text
+ *   KVCL_TEST_FILTER   only op cases whose label contains this text, or one of several (comma)
  *   KVCL_TEST_DEVICES  rows to test, by comma: "cpu" (every capability level, 1 to 3 threads),
  *                      "cpu:avx2:3", "cpu:auto", or a device as `--device` names it; "@NAME=VALUE"
  * behind a row sets a variable while the device is opened.  Default: "cpu" KVCL_TEST_REQUIRE  1: a
