@@ -6,9 +6,9 @@
                  [--csv FILE] MODEL.gguf ...
 
 Each round starts every program once for each test: a prompt of -p tokens (pp) and -n generated
-tokens (tg).  Peers are llama-bench programs built natively from their public sources.  The
-machine's read bandwidth is measured by kvcl in every round.  Every program waits as it does by
-default (OMP_WAIT_POLICY as it is in the environment); -p 0 or -n 0 leaves a test out.  Python 3, standard library only.
+tokens (tg); 0 leaves a test out.  Peers are llama-bench programs built natively from their public
+sources.  The machine's read bandwidth is measured by kvcl in every round.  Every program waits as
+it does by default.  Python 3, standard library only.
 """
 import argparse
 import csv
