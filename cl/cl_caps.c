@@ -191,6 +191,10 @@ static void derive(const kvcl_cl_asker *a, kvcl_cl_caps *c)
     if (c->impl != KVCL_CL_OCLGRIND &&
         (has_extension(a, "cl_khr_subgroups") || has_extension(a, "cl_intel_subgroups")))
         c->features |= KVCL_CL_SUBGROUPS;
+#if defined(__x86_64__) || defined(_M_X64)
+    if (c->impl == KVCL_CL_POCL && (c->type & CL_DEVICE_TYPE_CPU)) /* clang, on this processor */
+        c->features |= KVCL_CL_X86;
+#endif
 }
 
 /* ---- the environment's say ------------------------------------------------------------------ */
@@ -205,6 +209,7 @@ static const kvcl_cl_word words[] = {
     {"base", 0, 0, 0},
     {"ptx", KVCL_CL_PTX, 0, 0},
     {"subgroups", KVCL_CL_SUBGROUPS, 0, 0},
+    {"x86", KVCL_CL_X86, 0, 0},
     {"+ptx", KVCL_CL_PTX, KVCL_CL_PTX, 0},
     {"+subgroups", KVCL_CL_SUBGROUPS, KVCL_CL_SUBGROUPS, 0},
     {"lane", UINT32_MAX, 0, 1},
@@ -230,7 +235,7 @@ static kvcl_status mask(kvcl_ctx *ctx, kvcl_cl_caps *c)
         size_t n = strcspn(s, ",/");
         const kvcl_cl_word *w = word_of(s, n);
         KVCL_CHECK(ctx, w, KVCL_E_ARG,
-                   "KVCL_CL_CAPS: unknown word '%.*s'; known are base, ptx, subgroups, +ptx, "
+                   "KVCL_CL_CAPS: unknown word '%.*s'; known are base, ptx, subgroups, x86, +ptx, "
                    "+subgroups, lane and vector, separated by commas or slashes",
                    (int)n, s);
         if (w->shape) {

@@ -30,8 +30,9 @@ typedef enum kvcl_cl_impl {
  * feature's name keeps it ("base": none), "+name" claims one that the device does not have, and
  * "lane" or "vector" chooses the kernels' shape. */
 typedef enum kvcl_cl_feature {
-    KVCL_CL_PTX = 1u << 0,      /* NVIDIA inline assembly: dp4a, shfl.sync */
-    KVCL_CL_SUBGROUPS = 1u << 1 /* cl_khr_subgroups or cl_intel_subgroups */
+    KVCL_CL_PTX = 1u << 0,       /* NVIDIA inline assembly: dp4a, shfl.sync */
+    KVCL_CL_SUBGROUPS = 1u << 1, /* cl_khr_subgroups or cl_intel_subgroups */
+    KVCL_CL_X86 = 1u << 2        /* clang's names for instructions of x86 */
 } kvcl_cl_feature;
 
 typedef struct kvcl_cl_caps {

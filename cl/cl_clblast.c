@@ -8,7 +8,7 @@
  * Versions before 1.6.3 write out of bounds with parameter sets of GEMMK = 1 and MWG != NWG, and
  * the C interface cannot ask which set is active nor which version this is.  So a set of our own,
  * GEMMK = 0, is put in place before the first call, on every device. */
-#include "cl_int.h"
+#include "cl_defer.h"
 
 #include "log.h"
 #include "mem.h"
@@ -229,6 +229,7 @@ kvcl_status kvcl_cl_sgemm(kvcl_queue *q, size_t m, size_t n, size_t k, const kvc
     kvcl_cl_queue *cq = kvcl_cl_of(q);
     if (m == 0 || n == 0)
         return KVCL_OK;
+    KVCL_TRY(kvcl_cl_defer_flush(q));
     int err = cq->d->blas->sgemm(LAYOUT_ROW_MAJOR, TRANSPOSE_NO, TRANSPOSE_YES, m, n, k, 1.0f,
                                  a->impl, a_off, a_ld, b->impl, b_off, b_ld, 0.0f, c->impl, c_off,
                                  c_ld, &cq->queue, NULL);

@@ -2,8 +2,7 @@
  *
  * One context per opened device, one in-order queue per kvcl_queue.  No events: they cost time, and
  * drivers slow down when many are alive. */
-#include "cl_int.h"
-
+#include "cl_defer.h"
 #include "cl_list.h"
 #include "ctx.h"
 #include "log.h"
@@ -48,7 +47,7 @@ static kvcl_status cl_buf_create(kvcl_dev *dev, size_t bytes, kvcl_buf **out)
                "%s: a buffer of %.1f MiB asked, %.1f MiB is the most this device gives in one "
                "piece; use a smaller context (-c) or batch (-b)",
                dev->info.id, mib(bytes), mib(d->caps.max_alloc_bytes));
-    KVCL_TRY(kvcl_mem_alloc(dev->ctx, sizeof(kvcl_buf), "a buffer", &p));
+    KVCL_TRY(kvcl_mem_alloc(dev->ctx, sizeof(kvcl_cl_buf), "a buffer", &p));
     kvcl_buf *b = p;
     b->dev = dev;
     b->bytes = bytes;
@@ -92,6 +91,7 @@ static kvcl_status transfer_failed(kvcl_queue *q, cl_int err, const char *doing,
 static kvcl_status cl_buf_write(kvcl_queue *q, kvcl_buf *dst, size_t off, const void *src, size_t n)
 {
     kvcl_cl_queue *cq = kvcl_cl_of(q);
+    KVCL_TRY(kvcl_cl_defer_flush(q));
     cl_int err =
         cq->d->cl.EnqueueWriteBuffer(cq->queue, dst->impl, CL_TRUE, off, n, src, 0, NULL, NULL);
     cq->n_unflushed = 0;
@@ -101,6 +101,7 @@ static kvcl_status cl_buf_write(kvcl_queue *q, kvcl_buf *dst, size_t off, const 
 static kvcl_status cl_buf_read(kvcl_queue *q, const kvcl_buf *src, size_t off, void *dst, size_t n)
 {
     kvcl_cl_queue *cq = kvcl_cl_of(q);
+    KVCL_TRY(kvcl_cl_defer_flush(q));
     cl_int err =
         cq->d->cl.EnqueueReadBuffer(cq->queue, src->impl, CL_TRUE, off, n, dst, 0, NULL, NULL);
     cq->n_unflushed = 0;
@@ -111,6 +112,7 @@ static kvcl_status cl_buf_copy(kvcl_queue *q, kvcl_buf *dst, size_t dst_off, con
                                size_t src_off, size_t n)
 {
     kvcl_cl_queue *cq = kvcl_cl_of(q);
+    KVCL_TRY(kvcl_cl_defer_flush(q));
     cl_int err = cq->d->cl.EnqueueCopyBuffer(cq->queue, src->impl, dst->impl, src_off, dst_off, n,
                                              0, NULL, NULL);
     if (err == CL_SUCCESS)
@@ -149,6 +151,7 @@ static void cl_queue_free(kvcl_queue *q)
     kvcl_cl_queue *cq = kvcl_cl_of(q);
     kvcl_cl_dev *d = cq->d;
     (void)d->cl.Finish(cq->queue);
+    kvcl_cl_defer_free(q);
     for (uint32_t i = 0; i < cq->n_kernels; i++)
         d->cl.ReleaseKernel(cq->kernels[i].kernel);
     d->cl.ReleaseCommandQueue(cq->queue);
@@ -158,7 +161,10 @@ static void cl_queue_free(kvcl_queue *q)
 static kvcl_status cl_queue_wait(kvcl_queue *q)
 {
     kvcl_cl_queue *cq = kvcl_cl_of(q);
-    kvcl_status st = kvcl_cl_stick(q, cq->d->cl.Finish(cq->queue), "waiting for the device");
+    kvcl_status st = kvcl_cl_defer_flush(q);
+    cl_int err = cq->d->cl.Finish(cq->queue);
+    if (st == KVCL_OK)
+        st = kvcl_cl_stick(q, err, "waiting for the device");
     cq->n_unflushed = 0;
     if (cq->sticky != KVCL_OK) {
         st = kvcl_fail(q->dev->ctx, cq->sticky, "%s", cq->sentence);
@@ -294,6 +300,7 @@ static kvcl_status cl_open(kvcl_dev *dev)
     kvcl_cl_dev *d = dev->impl = p;
     d->dev = dev;
     atomic_init(&d->mem_epoch, 0);
+    atomic_init(&d->defer_owner, 0);
     atomic_flag_clear(&d->build_lock);
     KVCL_CHECK_GOTO(dev->ctx, kvcl_cl_lib_load(dev->ctx, &d->cl), KVCL_E_NO_DEVICE,
                     "%s: no OpenCL library; install an OpenCL loader, or use --device cpu",

@@ -1,4 +1,5 @@
 /* cl_embed.c - host half of cl/embed.cl: one launch per part of the table. */
+#include "cl_defer.h"
 #include "cl_launch.h"
 
 #define PER_ITEM 8
@@ -27,7 +28,9 @@ static kvcl_status add_positions(kvcl_queue *q, const kvcl_embed_rows_args *a)
 kvcl_status kvcl_cl_embed_rows(kvcl_queue *q, const kvcl_embed_rows_args *a)
 {
     const kvcl_mat *m = a->table;
-    for (uint32_t i = 0; i < m->n_parts; i++) {
+    bool deferred;
+    KVCL_TRY(kvcl_cl_defer_embed_rows(q, a, &deferred));
+    for (uint32_t i = 0; i < m->n_parts && !deferred; i++) {
         kvcl_cl_part part = kvcl_cl_mat_part(m, i);
         kvcl_cl_launch l;
         KVCL_TRY(kvcl_cl_begin(q, KVCL_CL_STEM_embed, (uint32_t)m->type, "kvcl_embed_rows", &l));
@@ -42,5 +45,5 @@ kvcl_status kvcl_cl_embed_rows(kvcl_queue *q, const kvcl_embed_rows_args *a)
         kvcl_cl_arg_u32(&l, i == 0);
         KVCL_TRY(kvcl_cl_run2(&l, kvcl_div_up(m->cols, PER_ITEM), a->n, GROUP, 1));
     }
-    return a->pos_table ? add_positions(q, a) : KVCL_OK;
+    return a->pos_table && !deferred ? add_positions(q, a) : KVCL_OK;
 }

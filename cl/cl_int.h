@@ -1,8 +1,8 @@
 /* cl_int.h - the inside of the OpenCL backend: what a device and a queue hold, programs, matrices.
  *
  * An op's host half kvcl_cl_<name>() stands in cl/cl_<stem>.c; it launches kernels of cl/<stem>.cl
- * through cl_launch.h.  A program's source is cl/shared.h, cl/prelude.cl, the defines below, then
- * cl/<stem>.cl. */
+ * through cl_launch.h.  A program's source is the defines below, cl/shared.h, cl/prelude.cl,
+ * cl/pages.cl, then cl/<stem>.cl. */
 #ifndef KVCL_CL_INT_H
 #define KVCL_CL_INT_H
 
@@ -17,11 +17,27 @@
     X(norm)              \
     X(matvec)            \
     X(matvec_wide)       \
+    X(defer)             \
     X(matmul)            \
     X(glu)               \
     X(selftest)          \
     X(rope)              \
-    X(attn)
+    X(kv)                \
+    X(gram)              \
+    X(attn)              \
+    X(attn_vec)          \
+    X(fwht)              \
+    X(quant)             \
+    X(quant_vec)         \
+    X(attn_quant)        \
+    X(attn_quant_vec)    \
+    X(attn_quant_mma)    \
+    X(block)             \
+    X(block_vec)         \
+    X(spectral)          \
+    X(attn_spectral)     \
+    X(rans)              \
+    X(svd)
 
 typedef enum kvcl_cl_stem {
 #define KVCL_CL_STEM_ENUM(stem) KVCL_CL_STEM_##stem,
@@ -37,12 +53,13 @@ typedef enum kvcl_cl_stem {
  *   KVCL_VECTOR_SHAPE   1: CPU device, one work-item does a vector's work; 0: lane shape
  *   KVCL_PTX            1: NVIDIA inline assembly may be used   (0 in the base variant)
  *   KVCL_SUBGROUPS      1: cl_khr_subgroups / cl_intel_subgroups may be used   (0 in the base)
+ *   KVCL_X86            1: clang's names for instructions of x86 may be used    (0 in the base)
  *   KVCL_NVIDIA         1: the device is NVIDIA's (a tuning hint; no language feature)
  * A program whose build with features fails is built again as the base variant, with a warning. */
 
-#define KVCL_CL_MAX_PROGRAMS 64 /* (stem, spec) pairs of a device */
-#define KVCL_CL_MAX_KERNELS 96  /* kernels of a queue */
-#define KVCL_CL_MAX_ARGS 48     /* arguments of a kernel */
+#define KVCL_CL_MAX_PROGRAMS 192 /* (stem, spec) pairs of a device */
+#define KVCL_CL_MAX_KERNELS 192  /* kernels of a queue */
+#define KVCL_CL_MAX_ARGS 48      /* arguments of a kernel */
 
 typedef struct kvcl_cl_program {
     kvcl_cl_stem stem;
@@ -51,7 +68,8 @@ typedef struct kvcl_cl_program {
     cl_program program;
 } kvcl_cl_program;
 
-typedef struct kvcl_cl_blas kvcl_cl_blas; /* cl_clblast.c */
+typedef struct kvcl_cl_blas kvcl_cl_blas;   /* cl_clblast.c */
+typedef struct kvcl_cl_defer kvcl_cl_defer; /* cl_defer.c */
 
 /* kvcl_dev.impl */
 typedef struct kvcl_cl_dev {
@@ -65,8 +83,9 @@ typedef struct kvcl_cl_dev {
     atomic_flag build_lock; /* held while a program is looked up or built */
     uint32_t n_programs;
     kvcl_cl_program programs[KVCL_CL_MAX_PROGRAMS];
-    bool cache_off;     /* the program cache's folder cannot be used */
-    kvcl_cl_blas *blas; /* NULL: not tried yet */
+    bool cache_off;               /* the program cache's folder cannot be used */
+    kvcl_cl_blas *blas;           /* NULL: not tried yet */
+    atomic_uintptr_t defer_owner; /* the queue that defers its ops; 0: none */
 } kvcl_cl_dev;
 
 /* One kernel object of one queue and the arguments it holds, so that equal ones are not set again.
@@ -85,6 +104,12 @@ typedef struct kvcl_cl_entry {
     } args[KVCL_CL_MAX_ARGS];
 } kvcl_cl_entry;
 
+/* A buffer as this backend makes it. */
+typedef struct kvcl_cl_buf {
+    kvcl_buf base;
+    uint64_t address; /* on the device; 0: not asked for yet (cl_defer.c) */
+} kvcl_cl_buf;
+
 /* kvcl_queue.impl */
 typedef struct kvcl_cl_queue {
     kvcl_cl_dev *d;
@@ -92,7 +117,9 @@ typedef struct kvcl_cl_queue {
     uint32_t n_unflushed; /* launches since the last clFlush */
     uint32_t n_kernels;
     kvcl_cl_entry kernels[KVCL_CL_MAX_KERNELS];
-    kvcl_status sticky; /* first failure since the last queue_wait */
+    kvcl_cl_defer *defer; /* NULL: launches one by one */
+    bool no_defer;        /* that has been decided */
+    kvcl_status sticky;   /* first failure since the last queue_wait */
     char sentence[256];
 } kvcl_cl_queue;
 

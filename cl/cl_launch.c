@@ -1,6 +1,7 @@
 /* cl_launch.c - kernel launches: remembered kernels, remembered arguments.  See cl_launch.h. */
 #include "cl_launch.h"
 
+#include "cl_defer.h"
 #include "log.h"
 
 #include <assert.h>
@@ -58,6 +59,7 @@ kvcl_status kvcl_cl_begin(kvcl_queue *q, kvcl_cl_stem stem, uint32_t spec, const
                           kvcl_cl_launch *out)
 {
     kvcl_cl_queue *cq = kvcl_cl_of(q);
+    KVCL_TRY(kvcl_cl_defer_flush(q));
     kvcl_cl_entry *e = find_entry(cq, stem, spec, name);
     if (!e)
         KVCL_TRY(new_entry(q, stem, spec, name, &e));
@@ -124,6 +126,31 @@ void kvcl_cl_arg_local(kvcl_cl_launch *l, size_t bytes)
     l->entry->args[i].value = bytes;
     if (err != CL_SUCCESS && l->err == CL_SUCCESS)
         l->err = err;
+}
+
+void kvcl_cl_arg_coded(kvcl_cl_launch *l, const kvcl_attn_in *in, kvcl_view pool, kvcl_view means,
+                       kvcl_view table, uint32_t n_rot, kvcl_rope_pairing pairing)
+{
+    kvcl_cl_arg_view(l, in->q, sizeof(float));
+    kvcl_cl_arg_view(l, in->page_table, sizeof(int32_t));
+    kvcl_cl_arg_view(l, in->ml, sizeof(float));
+    kvcl_cl_arg_view(l, in->o, sizeof(float));
+    kvcl_cl_arg_view(l, pool, 1);
+    kvcl_cl_arg_view(l, means, sizeof(float));
+    kvcl_cl_arg_view(l, table, sizeof(float));
+    kvcl_cl_arg_u32(l, in->n);
+    kvcl_cl_arg_u32(l, in->q_stride);
+    kvcl_cl_arg_u32(l, in->pos0);
+    kvcl_cl_arg_u32(l, in->n_q_heads);
+    kvcl_cl_arg_u32(l, in->n_kv_heads);
+    kvcl_cl_arg_u32(l, in->head_dim);
+    kvcl_cl_arg_u32(l, in->begin);
+    kvcl_cl_arg_u32(l, in->end);
+    kvcl_cl_arg_u32(l, in->first_part);
+    kvcl_cl_arg_u32(l, in->n_parts);
+    kvcl_cl_arg_f32(l, in->scale);
+    kvcl_cl_arg_u32(l, n_rot);
+    kvcl_cl_arg_u32(l, (uint32_t)pairing);
 }
 
 /* ---- enqueue --------------------------------------------------------------------------------- */

@@ -56,6 +56,10 @@ void kvcl_cl_arg_u64(kvcl_cl_launch *l, uint64_t v);
 void kvcl_cl_arg_f32(kvcl_cl_launch *l, float v);
 /* `__local T *` of that many bytes. */
 void kvcl_cl_arg_local(kvcl_cl_launch *l, size_t bytes);
+/* What kernels of attention over coded pages take first, in this order: queries, page table,
+ * partials, pool, means, rotation table; the region and its heads; n_rot and pairing. */
+void kvcl_cl_arg_coded(kvcl_cl_launch *l, const kvcl_attn_in *in, kvcl_view pool, kvcl_view means,
+                       kvcl_view table, uint32_t n_rot, kvcl_rope_pairing pairing);
 
 /* Enqueues.  Global sizes are rounded up to multiples of the local ones: kernels guard.  A zero
  * size enqueues nothing. */

@@ -129,7 +129,7 @@ static kvcl_status upload(kvcl_queue *q, kvcl_mat *m, const unsigned char *src)
     for (uint32_t i = 0; i < m->n_parts && st == KVCL_OK; i++) {
         kvcl_cl_part p = part_layout(m, i);
         size_t bytes = part_bytes(m, &p);
-        st = kvcl_buf_create(q->dev, bytes, "weights", &m->part[i]);
+        st = kvcl_buf_create(q->dev, bytes, KVCL_USE_WEIGHTS, &m->part[i]);
         if (st != KVCL_OK)
             break;
         m->bytes += bytes;

@@ -1,6 +1,7 @@
 /* cl_matvec.c - host half of cl/matvec.cl.  One launch where all matrices have one type and one
  * part each; else one launch per part, a pair's second half finishing what its first half left in
  * out. */
+#include "cl_defer.h"
 #include "cl_launch.h"
 #include "types.h"
 
@@ -49,7 +50,7 @@ static matvec_shape vector_shape(const kvcl_cl_caps *caps, const matvec_job *m)
 {
     bool blocks = kvcl_type_is_quantised(m->type);
     uint32_t cols = m->a->w[0]->cols, rows = rows_of(m);
-    size_t per_256 = blocks ? 256 * 2 + 8 * 4 : 256 * 4;
+    size_t per_256 = blocks ? 2 * 256 + 8 * 4 : 256 * 4;
     matvec_shape s = {.items = 1};
     s.tile = tile_of(cols, per_256, (size_t)caps->local_bytes - SPARE_LOCAL_BYTES - per_256);
     s.local_bytes = kvcl_div_up(s.tile, 256) * per_256;
@@ -164,6 +165,10 @@ static kvcl_status apart(kvcl_queue *q, const kvcl_matvec_args *a)
 
 kvcl_status kvcl_cl_matvec(kvcl_queue *q, const kvcl_matvec_args *a)
 {
+    bool deferred;
+    KVCL_TRY(kvcl_cl_defer_matvec(q, a, &deferred));
+    if (deferred)
+        return KVCL_OK;
     if (kvcl_cl_matvec_wide_takes(q, a))
         return kvcl_cl_matvec_wide(q, a);
     matvec_job m = {.a = a, .n_seg = a->n_seg, .act = (uint32_t)a->act, .res = a->res};

@@ -15,6 +15,20 @@ static const char *const stem_files[KVCL_CL_N_STEMS] = {
 #undef KVCL_CL_STEM_FILE
 };
 
+/* Files that come before a stem's own. */
+static const char *const files_before[KVCL_CL_N_STEMS][KVCL_CL_BEFORE] = {
+    [KVCL_CL_STEM_attn_quant] = {"attn_rows.cl"},
+    [KVCL_CL_STEM_matvec] = {"ints.cl"},
+    [KVCL_CL_STEM_attn_quant_vec] = {"ints.cl"},
+    [KVCL_CL_STEM_attn_quant_mma] = {"mma.cl"},
+    [KVCL_CL_STEM_block] = {"block_pages.cl"},
+    [KVCL_CL_STEM_block_vec] = {"block_pages.cl"},
+    [KVCL_CL_STEM_spectral] = {"spectral_pages.cl"},
+    [KVCL_CL_STEM_attn_spectral] = {"attn_rows.cl", "spectral_pages.cl"},
+    [KVCL_CL_STEM_defer] = {"defer.h", "rope.cl", "attn.cl", "defer_base.cl", "defer_attn.cl",
+                            "defer_matvec.cl"},
+};
+
 /* ---- source ---------------------------------------------------------------------------------- */
 
 static void text_free(kvcl_ctx *ctx, kvcl_cl_text *t)
@@ -61,14 +75,22 @@ static kvcl_status make_text(const kvcl_cl_dev *d, kvcl_cl_stem stem, uint32_t s
                      "#define KVCL_PTX %d\n"
                      "#define KVCL_SUBGROUPS %d\n"
                      "#define KVCL_NVIDIA %d\n"
+                     "#define KVCL_X86 %d\n"
                      "#line 1\n",
                      (unsigned)spec, d->caps.vector_shape, (features & KVCL_CL_PTX) != 0,
-                     (features & KVCL_CL_SUBGROUPS) != 0, d->caps.impl == KVCL_CL_NVIDIA);
+                     (features & KVCL_CL_SUBGROUPS) != 0, d->caps.impl == KVCL_CL_NVIDIA,
+                     (features & KVCL_CL_X86) != 0);
     t->piece[0] = t->defines;
     t->bytes[0] = (size_t)n;
     KVCL_TRY_GOTO(add_file(ctx, t, 1, "shared.h"));
     KVCL_TRY_GOTO(add_file(ctx, t, 2, "prelude.cl"));
-    KVCL_TRY_GOTO(add_file(ctx, t, 3, stem_files[stem]));
+    KVCL_TRY_GOTO(add_file(ctx, t, 3, "pages.cl"));
+    for (size_t i = 0; i < KVCL_CL_BEFORE; i++) {
+        t->piece[4 + i] = "";
+        if (files_before[stem][i])
+            KVCL_TRY_GOTO(add_file(ctx, t, 4 + i, files_before[stem][i]));
+    }
+    KVCL_TRY_GOTO(add_file(ctx, t, KVCL_CL_PIECES - 1, stem_files[stem]));
     return KVCL_OK;
 fail:
     text_free(ctx, t);

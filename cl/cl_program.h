@@ -13,8 +13,10 @@ typedef struct kvcl_cl_source {
 
 extern const kvcl_cl_source kvcl_cl_sources[];
 
-/* A program's source: defines, cl/shared.h, cl/prelude.cl, the stem's file. */
-#define KVCL_CL_PIECES 4
+/* A program's source: defines, cl/shared.h, cl/prelude.cl, cl/pages.cl, the stem's file. */
+/* Before the last come up to KVCL_CL_BEFORE files that the stem's builds on. */
+#define KVCL_CL_BEFORE 6
+#define KVCL_CL_PIECES (5 + KVCL_CL_BEFORE)
 
 typedef struct kvcl_cl_text {
     const char *piece[KVCL_CL_PIECES];

@@ -13,7 +13,8 @@
 //   for blocks, tile / 4 + tile / 32 more
 // Vector shape: groups of one item, which does rows_per_group rows one after the other, 16 lanes to
 // a vector.
-//   local memory: `mem`, tile floats, or tile shorts + tile / 32 floats
+//   local memory: `mem`, tile floats, or tile (a multiple of 64) / 4 words, as many again, then
+//   tile / 32 floats
 //
 // The input row lives in local memory, normalised (and quantised where weights are blocks), a tile
 // of `tile` values at a time; a single tile is prepared once per group.
@@ -78,24 +79,35 @@ static void finish(uint flags, __global float *out, __global const float *res, u
 #if KVCL_VECTOR_SHAPE
 
 #if BLOCKS
-#define INPUT short
-#else
-#define INPUT float
-#endif
+// What the smallest code of each byte adds up to, times the input's codes, is taken off the sums.
+#define SMALLEST (TYPE == KVCL_Q5_0 ? 0x10101010u : TYPE == KVCL_Q4_0 ? 0x08080808u : 0u)
 
-// Codes of 16 values.
-static short16 quant16(float16 v, float inv)
+// A tile of the input: codes, four to a word, what a word's sums have too much, blocks' scales.
+typedef struct input {
+    __local uint *z;
+    __local int *less;
+    __local float *scales;
+} input;
+
+static input input_at(__local float8 *mem, uint tile)
 {
-    int16 bits = as_int16(fma(v, (float16)(inv), (float16)(KVCL_ROUND)));
-    return convert_short16(bits - (int16)(KVCL_ROUND_BITS));
+    uint words = (tile + 63) / 64 * 16;
+    __local uint *z = (__local uint *)mem;
+    input in = {z, (__local int *)z + words, (__local float *)z + 2 * words};
+    return in;
 }
 
-// Tile of the input that starts at value k0: normalised, and quantised for blocks.
-static void prepare(__global const float *x, uint k0, uint n, uint kind, float2 stats,
-                    __global const float *nw, __global const float *nb, __local INPUT *z,
-                    __local float *zd)
+// Codes of 16 values.
+static uint4 quant16(float16 v, float inv)
 {
-#if BLOCKS
+    int16 bits = as_int16(fma(v, (float16)(inv), (float16)(KVCL_ROUND)));
+    return as_uint4(convert_char16(bits - (int16)(KVCL_ROUND_BITS)));
+}
+
+// Tile of the input that starts at value k0: normalised and quantised.
+static void prepare(__global const float *x, uint k0, uint n, uint kind, float2 stats,
+                    __global const float *nw, __global const float *nb, input in)
+{
     for (uint k = 0; k < n; k += 32) {
         float16 a = kvcl_norm16(kind, x, k0 + k, stats, nw, nb);
         float16 b = kvcl_norm16(kind, x, k0 + k + 16, stats, nw, nb);
@@ -104,71 +116,68 @@ static void prepare(__global const float *x, uint k0, uint n, uint kind, float2 
         float4 m4 = fmax(m8.lo, m8.hi);
         float2 m2 = fmax(m4.lo, m4.hi);
         float amax = fmax(m2.x, m2.y), inv = kvcl_quant_inv(amax);
-        zd[k / 32] = kvcl_quant_scale(amax);
-        vstore16(quant16(a, inv), 0, z + k);
-        vstore16(quant16(b, inv), 0, z + k + 16);
+        uint8 z = (uint8)(quant16(a, inv), quant16(b, inv));
+        in.scales[k / 32] = kvcl_quant_scale(amax);
+        vstore8(z, k / 32, in.z);
+        if (SMALLEST)
+            vstore8(kvcl_dot4_small(kvcl_words(SMALLEST), (uint16)(z, z)).lo, k / 32, in.less);
     }
+}
 #else
-    (void)zd;
-    for (uint k = 0; k < n; k += 16)
-        vstore16(kvcl_norm16(kind, x, k0 + k, stats, nw, nb), 0, z + k);
-#endif
+typedef __local float *input;
+
+static input input_at(__local float8 *mem, uint tile)
+{
+    (void)tile;
+    return (input)mem;
 }
 
+// Tile of the input that starts at value k0, normalised.
+static void prepare(__global const float *x, uint k0, uint n, uint kind, float2 stats,
+                    __global const float *nw, __global const float *nb, input in)
+{
+    for (uint k = 0; k < n; k += 16)
+        vstore16(kvcl_norm16(kind, x, k0 + k, stats, nw, nb), 0, in + k);
+}
+#endif
+
 #if BLOCKS
-// Codes of the 32 weights of a block, in order.
-static void codes32(__global const uchar *w, ulong block, __global const uint *h, short16 *c0,
-                    short16 *c1)
+// What two blocks' codes are above the smallest code of their type, in order; Q8_0: the codes.
+static uint16 codes64(__global const uchar *w, ulong block, ulong next, __global const uint *h)
 {
 #if TYPE == KVCL_Q8_0
     (void)h;
-    *c0 = convert_short16(vload16(2 * block, (__global const char *)w));
-    *c1 = convert_short16(vload16(2 * block + 1, (__global const char *)w));
+    return (uint16)(vload8(block, (__global const uint *)w),
+                    vload8(next, (__global const uint *)w));
 #else
-    short16 q = convert_short16(vload16(block, w)), n0 = q & (short16)(15), n1 = q >> (short16)(4);
+    uint4 a = vload4(block, (__global const uint *)w), b = vload4(next, (__global const uint *)w);
+    uint16 n = (uint16)(a, a >> 4, b, b >> 4) & 0x0f0f0f0fu;
 #if TYPE == KVCL_Q5_0
-    const short16 bit = (short16)(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192,
-                                  16384, (short)-32768);
-    uint fifth = h[block];
-    n0 |= (((short16)((short)fifth) & bit) != (short16)(0)) & (short16)(16);
-    n1 |= (((short16)((short)(fifth >> 16)) & bit) != (short16)(0)) & (short16)(16);
-    *c0 = n0 - (short16)(16);
-    *c1 = n1 - (short16)(16);
+    n |= kvcl_fifths(h[block], h[next]);
 #else
     (void)h;
-    *c0 = n0 - (short16)(8);
-    *c1 = n1 - (short16)(8);
 #endif
+    return n;
 #endif
 }
 
-// Sums of neighbours among 16 products of codes: two fit a short, so that (high + low) * 65536 is
-// the top half of one multiplication.
-static int8 pairs(short16 p) { return (as_int8(p) * 65537) >> 16; }
-
-// Sums over the 16 groups of 4 codes of two blocks at k of the tile; the second is `next`, or the
-// first again where the row ends.
-static int16 group_sums(__global const uchar *w, ulong block, ulong next, __global const uint *h,
-                        __local const short *z, __local const short *z_next)
+// Sums over the 16 groups of 4 codes of two blocks and the input's; less: SMALLEST's share.
+static int16 group_sums(uint16 codes, uint16 z, int16 less)
 {
-    short16 c0, c1, c2, c3;
-    codes32(w, block, h, &c0, &c1);
-    codes32(w, next, h, &c2, &c3);
-    int16 p = (int16)(pairs(c0 * vload16(0, z)), pairs(c1 * vload16(1, z)));
-    int16 q = (int16)(pairs(c2 * vload16(0, z_next)), pairs(c3 * vload16(1, z_next)));
-    return (int16)(p.even, q.even) + (int16)(p.odd, q.odd);
+    return SMALLEST ? kvcl_dot4_small(codes, z) - less : kvcl_dot4(codes, z);
 }
 
 // 16 lanes more, from two blocks whose scales (weights' times input's) are s0 and s1.
-#define UNIT(acc, u, s0, s1)                                                                     \
-    acc = fma((float16)((float8)(s0), (float8)(s1)),                                             \
-              convert_float16(group_sums(w, block + 2 * u, block + 2 * u + 1, h, z + k + 64 * u, \
-                                         z + k + 64 * u + 32)),                                  \
-              acc);
+#define UNIT(acc, u, s0, s1)                                                                      \
+    acc =                                                                                         \
+        fma((float16)((float8)(s0), (float8)(s1)),                                                \
+            convert_float16(group_sums(codes64(w, block + 2 * u, block + 2 * u + 1, h),           \
+                                       vload16(k / 64 + u, in.z), vload16(k / 64 + u, in.less))), \
+            acc);
 
 // Adds one tile of a row (n weights from column k0 on) to the lanes.
 static void dot_tile(__global const uchar *w, uint rows, uint cols, uint r, uint k0, uint n,
-                     __local const short *z, __local const float *zd, float16 *acc)
+                     input in, float16 *acc)
 {
     __global const uint *h = (__global const uint *)(w + kvcl_plane_h(rows, cols));
     __global const half *d = (__global const half *)(w + kvcl_plane_d(TYPE, rows, cols));
@@ -176,7 +185,7 @@ static void dot_tile(__global const uchar *w, uint rows, uint cols, uint r, uint
     float16 a0 = acc[0], a1 = acc[1], a2 = acc[2], a3 = acc[3];
     uint k = 0;
     for (; k + 256 <= n; k += 256, block += 8) {
-        float8 s = vload_half8(0, d + block) * vload8(0, zd + k / 32);
+        float8 s = vload_half8(0, d + block) * vload8(0, in.scales + k / 32);
         UNIT(a0, 0, s.s0, s.s1)
         UNIT(a1, 1, s.s2, s.s3)
         UNIT(a2, 2, s.s4, s.s5)
@@ -188,9 +197,12 @@ static void dot_tile(__global const uchar *w, uint rows, uint cols, uint r, uint
     acc[3] = a3;
     for (; k < n; k += 64, block += 2) {
         uint next = k + 64 <= n; // else the second block is not there: its scale is 0
-        float s0 = vload_half(block, d) * zd[k / 32];
-        float s1 = next ? vload_half(block + 1, d) * zd[k / 32 + 1] : 0.0f;
-        int16 sums = group_sums(w, block, block + next, h, z + k, z + k + 32 * next);
+        uint i = k / 32, i1 = i + next;
+        float s0 = vload_half(block, d) * in.scales[i];
+        float s1 = next ? vload_half(block + 1, d) * in.scales[i1] : 0.0f;
+        int16 sums = group_sums(codes64(w, block, block + next, h),
+                                (uint16)(vload8(i, in.z), vload8(i1, in.z)),
+                                (int16)(vload8(i, in.less), vload8(i1, in.less)));
         float16 s = (float16)((float8)(s0), (float8)(s1));
         acc[k / 64 % 4] = fma(s, convert_float16(sums), acc[k / 64 % 4]);
     }
@@ -209,10 +221,9 @@ static float16 weights16(__global const uchar *w, ulong at)
 }
 
 static void dot_tile(__global const uchar *w, uint rows, uint cols, uint r, uint k0, uint n,
-                     __local const float *z, __local const float *zd, float16 *acc)
+                     input z, float16 *acc)
 {
     (void)rows;
-    (void)zd;
     ulong at = (ulong)r * cols + k0;
     float16 a0 = acc[0], a1 = acc[1], a2 = acc[2], a3 = acc[3];
     uint k = 0;
@@ -240,13 +251,12 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void kvcl_matvec_vec(MAT
     x += x_off + (ulong)i * x_stride;
     nw += nw_off;
     nb += nb_off;
-    __local INPUT *z = (__local INPUT *)mem8;
-    __local float *zd = (__local float *)(z + (tile + 63) / 64 * 64);
+    input in = input_at(mem8, tile);
     float2 stats = (float2)(0.0f);
     if (kind != KVCL_NORM_NONE)
         stats = kvcl_norm_stats_vec(x, cols, kind, eps, inv_n);
     if (cols <= tile)
-        prepare(x, 0, cols, kind, stats, nw, nb, z, zd);
+        prepare(x, 0, cols, kind, stats, nw, nb, in);
     for (uint row = first; row < last; row++) {
         uint r = row;
         PICK_SEGMENT(seg, r, i)
@@ -254,10 +264,10 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void kvcl_matvec_vec(MAT
         for (uint k0 = 0; k0 < cols; k0 += tile) {
             uint n = min(tile, cols - k0);
             if (cols > tile)
-                prepare(x, k0, n, kind, stats, nw, nb, z, zd);
-            dot_tile(seg.w, seg.rows, cols, r, k0, n, z, zd, acc);
+                prepare(x, k0, n, kind, stats, nw, nb, in);
+            dot_tile(seg.w, seg.rows, cols, r, k0, n, in, acc);
             if (PAIR)
-                dot_tile(w1, rows1, cols, r, k0, n, z, zd, acc + 4);
+                dot_tile(w1, rows1, cols, r, k0, n, in, acc + 4);
         }
         float y0 = kvcl_tree64_vec(acc[0], acc[1], acc[2], acc[3]), y1 = 0.0f;
         y0 = seg.has_bias ? y0 + seg.bias[r] : y0;

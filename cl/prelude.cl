@@ -25,8 +25,8 @@ static uint kvcl_rest(uint a, uint quotient, uint b) { return a - quotient * b; 
 #if KVCL_VECTOR_SHAPE
 #define KVCL_AS_FLOAT16(v) as_float16(v)
 #define KVCL_SPLAT_F(v) ((float16)(v))
-#define KVCL_SPLAT_I(v) ((int16)(v))
-KVCL_DEFINE_MATH(float16, int16, 16, as_int16, as_float16, KVCL_SPLAT_F, KVCL_SPLAT_I)
+#define KVCL_SPLAT_U(v) ((uint16)(v))
+KVCL_DEFINE_MATH(float16, 16, as_uint16, as_float16, KVCL_SPLAT_F, KVCL_SPLAT_U)
 #endif
 
 // ---- weights ------------------------------------------------------------------------------------
@@ -205,4 +205,203 @@ static float16 kvcl_norm16(uint kind, __global const float *x, uint k, float2 st
     float16 d = kvcl_centred(x, k, stats.x);
     return kvcl_zero16(fma(d * stats.y, vload16(0, w + k), vload16(0, b + k)));
 }
+#endif
+
+// ---- attention: regions, blocks, rows (engine/ops_kv.h) -----------------------------------------
+//
+// A "row" is one query head of one query: row / G is the query, row % G the head of the KV head's
+// G.  Tokens of a block are numbered 0 .. 511.
+
+#define KVCL_BLOCK_TOKENS (KVCL_TOKENS * KVCL_BLOCK)
+
+#define KVCL_ATTN_RAW_PARAMS                                                                       \
+    __global const float *q, ulong q_off, __global const uchar *k, ulong k_off,                    \
+        __global const uchar *v, ulong v_off, __global const int *pages, ulong pages_off,          \
+        __global float *ml, ulong ml_off, __global float *o, ulong o_off, uint n, uint q_stride,   \
+        uint pos0, uint n_q_heads, uint n_kv_heads, uint D, uint begin, uint end, uint first_part, \
+        uint n_parts, float scale, uint chunk
+
+#define KVCL_ATTN_MERGE_PARAMS                                                            \
+    __global const float *ml, ulong ml_off, __global const float *o, ulong o_off,         \
+        __global float *out, ulong out_off, uint n, uint before, uint pos0, uint n_parts, \
+        uint n_q_heads, uint D, uint out_stride
+
+// What a group works on: KV head, where the partials go, first position and first page of the
+// block, and the region's tokens [from, to) in it.
+typedef struct kvcl_span {
+    uint hk, part, pos, page, from, to;
+} kvcl_span;
+
+static kvcl_span kvcl_span_of(uint task, uint n_kv_heads, uint begin, uint end, uint first_part)
+{
+    uint i = task / n_kv_heads, b = begin / KVCL_BLOCK_TOKENS + i;
+    kvcl_span r = {kvcl_rest(task, i, n_kv_heads),
+                   first_part + i,
+                   b * KVCL_BLOCK_TOKENS,
+                   b * KVCL_BLOCK,
+                   0,
+                   0};
+    r.from = (uint)max((int)(begin - r.pos), 0); // (Oclgrind does not know saturating differences)
+    r.to = end > r.pos ? min(end - r.pos, (uint)KVCL_BLOCK_TOKENS) : 0;
+    return r;
+}
+
+// End of the tokens of the block that a query sees, at least b.from.
+static uint kvcl_seen_to(kvcl_span b, uint pos)
+{
+    uint to = pos < b.pos ? 0 : min(b.to, pos - b.pos + 1);
+    return max(to, b.from);
+}
+
+// Page c's tokens of [0, t).
+static uint kvcl_in_page(uint t, uint c)
+{
+    return t < c * KVCL_TOKENS ? 0 : min(t - c * KVCL_TOKENS, (uint)KVCL_TOKENS);
+}
+
+// Where the K (or V) of page c of the block begins, in elements; for pages of the region.
+static ulong kvcl_page_base(__global const int *pages, kvcl_span b, uint begin, uint c,
+                            uint n_kv_heads, uint D)
+{
+    ulong slot = (ulong)pages[b.page + c - begin / KVCL_TOKENS];
+    return (slot * n_kv_heads + b.hk) * (ulong)(D * KVCL_TOKENS);
+}
+
+// Query and head of a row of KV head hk.
+typedef struct kvcl_place {
+    uint i, h;
+} kvcl_place;
+
+static kvcl_place kvcl_place_of(uint row, uint hk, uint G)
+{
+    uint query = row / G;
+    kvcl_place p = {query, hk * G + kvcl_rest(row, query, G)};
+    return p;
+}
+
+// The halving tree over pages takes them in the order 0 4 2 6 1 5 3 7.
+static uint kvcl_tree_page(uint i) { return 0x73516240u >> 4 * i & 7; }
+
+// Weight of a partial against the overall maximum.
+static float kvcl_merge_weight(float m, float m_all)
+{
+    return m < -3e38f ? 0.0f : kvcl_exp(m - m_all);
+}
+
+#if KVCL_VECTOR_SHAPE
+
+// Scores of one row (64 floats) to weights, zeros outside of the tokens [from, to) that it sees;
+// m and l: -inf and 0 when there are none.
+static void kvcl_weights64(float16 *s16, uint from, uint to, float *m_out, float *l_out)
+{
+    float *s = (float *)s16;
+    float m = from < to ? s[from] : -INFINITY;
+    for (uint t = from; t < to; t++)
+        m = s[t] > m ? s[t] : m;
+    *m_out = m;
+    *l_out = 0.0f;
+    if (from >= to)
+        return;
+    for (uint t = 0; t < from; t++)
+        s[t] = -INFINITY;
+    for (uint t = to; t < KVCL_TOKENS; t++)
+        s[t] = -INFINITY;
+    float8 l = 0.0f;
+    for (uint c = 0; c < 4; c++) {
+        s16[c] = kvcl_exp16(s16[c] - (float16)(m));
+        l = (l + s16[c].lo) + s16[c].hi;
+    }
+    *l_out = kvcl_tree8(l);
+}
+
+// Page partials' m and l to the block's; m becomes the pages' weights.
+static void kvcl_block_weights_vec(float *m, const float *l, __global float *ml)
+{
+    float m_all = m[0], x[KVCL_BLOCK];
+    for (uint c = 1; c < KVCL_BLOCK; c++)
+        m_all = m[c] > m_all ? m[c] : m_all;
+    for (uint c = 0; c < KVCL_BLOCK; c++) {
+        m[c] = m[c] < -3e38f ? 0.0f : kvcl_exp(m[c] - m_all);
+        x[c] = fma(m[c], l[c], 0.0f);
+    }
+    ml[0] = m_all;
+    ml[1] = kvcl_tree8(vload8(0, x));
+}
+
+#else
+
+// Largest of the scores of a page that lane j looks after and a row sees: tokens [from, to).
+static float kvcl_lane_max(__local const float *s, uint from, uint to, uint j)
+{
+    float m = -INFINITY;
+    for (uint t = j; t < KVCL_TOKENS; t += KVCL_ATTN_LANES)
+        m = t >= from && t < to && s[t] > m ? s[t] : m;
+    return m;
+}
+
+// Weights of a lane in place, 0 for tokens not seen; returns their sum.
+static float kvcl_lane_weights(__local float *s, uint from, uint to, uint j, float m)
+{
+    float l = 0.0f;
+    for (uint t = j; t < KVCL_TOKENS; t += KVCL_ATTN_LANES) {
+        float p = 0.0f;
+        if (t >= from && t < to) {
+            p = kvcl_exp(s[t] - m);
+            l += p;
+        }
+        s[t] = p;
+    }
+    return l;
+}
+
+// Largest of a page's lanes.
+static float kvcl_page_max(__local const float *maxima)
+{
+    float m = maxima[0];
+    for (uint j = 1; j < KVCL_ATTN_LANES; j++)
+        m = maxima[j] > m ? maxima[j] : m;
+    return m;
+}
+
+// A row's page weights w [KVCL_BLOCK] from its lanes' maxima and sums; (m, l) of its block.
+static float2 kvcl_block_weights(__local const float *maxima, __local const float *sums,
+                                 __local float *w)
+{
+    float m[KVCL_BLOCK], x[KVCL_BLOCK], m_all = -INFINITY;
+    for (uint c = 0; c < KVCL_BLOCK; c++) {
+        m[c] = kvcl_page_max(maxima + c * KVCL_ATTN_LANES);
+        m_all = m[c] > m_all ? m[c] : m_all;
+    }
+    for (uint c = 0; c < KVCL_BLOCK; c++) {
+        w[c] = m[c] < -3e38f ? 0.0f : kvcl_exp(m[c] - m_all);
+        x[c] = fma(w[c], kvcl_tree8(vload8(0, sums + c * KVCL_ATTN_LANES)), 0.0f);
+    }
+    return (float2)(m_all, kvcl_tree8(vload8(0, x)));
+}
+
+// Scores of `rows` rows from row0 on, [row][token], to weights in place, and the lanes' maxima and
+// sums [row][page][lane], by all items of a group.
+static void kvcl_row_weights(kvcl_span b, uint pos0, uint row0, uint rows, uint G, __local float *s,
+                             __local float *maxima, __local float *sums)
+{
+    uint lid = (uint)get_local_id(0), items = (uint)get_local_size(0);
+    for (uint at = lid; at < rows * KVCL_BLOCK * KVCL_ATTN_LANES; at += items) {
+        uint r = at / (KVCL_BLOCK * KVCL_ATTN_LANES), c = at / KVCL_ATTN_LANES % KVCL_BLOCK;
+        uint to = kvcl_seen_to(b, pos0 + (row0 + r) / G);
+        maxima[at] =
+            kvcl_lane_max(s + r * KVCL_BLOCK_TOKENS + c * KVCL_TOKENS, kvcl_in_page(b.from, c),
+                          kvcl_in_page(to, c), at % KVCL_ATTN_LANES);
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (uint at = lid; at < rows * KVCL_BLOCK * KVCL_ATTN_LANES; at += items) {
+        uint r = at / (KVCL_BLOCK * KVCL_ATTN_LANES), c = at / KVCL_ATTN_LANES % KVCL_BLOCK;
+        uint to = kvcl_seen_to(b, pos0 + (row0 + r) / G);
+        sums[at] =
+            kvcl_lane_weights(s + r * KVCL_BLOCK_TOKENS + c * KVCL_TOKENS, kvcl_in_page(b.from, c),
+                              kvcl_in_page(to, c), at % KVCL_ATTN_LANES,
+                              kvcl_page_max(maxima + at / KVCL_ATTN_LANES * KVCL_ATTN_LANES));
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+}
+
 #endif

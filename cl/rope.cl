@@ -1,6 +1,7 @@
 // rope.cl - rotates queries and keys, stores keys and values in their pages.  Twin: cpu/rope.c
 //
-// KVCL_SPEC: 1 when K is f16, + 2 when V is f16.  Assumes (checked by the host half): head_dim and
+// KVCL_SPEC: 1 when K is f16, + 2 when V is f16, + 4 when keys before rotation are stored too, + 8
+// when those are f16.  Assumes (checked by the host half): head_dim and
 // n_rot even.  One work-item per pair of values of one head of one token; no local memory.
 
 #define PAIR_ADJACENT 1
@@ -24,12 +25,30 @@ static void store_v(__global uchar *pool, ulong at, float x)
 #endif
 }
 
+#if KVCL_SPEC & 4
+static void store_ku(__global uchar *pool, ulong at, float x)
+{
+#if KVCL_SPEC & 8
+    vstore_half_rte(x, at, (__global half *)pool);
+#else
+    ((__global float *)pool)[at] = x;
+#endif
+}
+#endif
+
+// The two values of a pair (a, b) turned by (c, s).
+static float kvcl_turn_a(float a, float b, float2 cs)
+{
+    return kvcl_zero(fma(a, cs.x, -(b * cs.y)));
+}
+static float kvcl_turn_b(float a, float b, float2 cs) { return kvcl_zero(fma(b, cs.x, a * cs.y)); }
+
 __kernel void kvcl_rope_store(__global float *qkv, ulong qkv_off, uint qkv_stride,
                               __global const float *table, ulong table_off, __global uchar *k,
-                              ulong k_off, __global uchar *v, ulong v_off,
-                              __global const int *pages, ulong pages_off, uint first_page, uint n,
-                              uint pos0, uint n_q_heads, uint n_kv_heads, uint head_dim, uint n_rot,
-                              uint pairing)
+                              ulong k_off, __global uchar *v, ulong v_off, __global uchar *ku,
+                              ulong ku_off, __global const int *pages, ulong pages_off,
+                              uint first_page, uint n, uint pos0, uint n_q_heads, uint n_kv_heads,
+                              uint head_dim, uint n_rot, uint pairing)
 {
     uint half_dim = head_dim / 2, i = (uint)get_global_id(1);
     uint at = (uint)get_global_id(0), h = at / half_dim, e = kvcl_rest(at, h, half_dim);
@@ -44,11 +63,19 @@ __kernel void kvcl_rope_store(__global float *qkv, ulong qkv_off, uint qkv_strid
         ib = e + n_rot / 2;
     }
     float a = x[ia], b = x[ib];
+#if KVCL_SPEC & 4
+    if (h >= n_q_heads && h < n_q_heads + n_kv_heads) {
+        ulong slot = (ulong)pages[pages_off + pos / KVCL_TOKENS - first_page];
+        ulong base = (slot * n_kv_heads + (h - n_q_heads)) * head_dim * KVCL_TOKENS + t;
+        store_ku(ku + ku_off, base + ia * KVCL_TOKENS, a);
+        store_ku(ku + ku_off, base + ib * KVCL_TOKENS, b);
+    }
+#endif
     if (turn) {
         float2 cs = vload2((ulong)pos * (n_rot / 2) + e, table + table_off);
-        float ra = fma(a, cs.x, -(b * cs.y));
-        b = kvcl_zero(fma(b, cs.x, a * cs.y));
-        a = kvcl_zero(ra);
+        float ra = kvcl_turn_a(a, b, cs);
+        b = kvcl_turn_b(a, b, cs);
+        a = ra;
     }
     if (h < n_q_heads) {
         x[ia] = a;

@@ -1,72 +1,62 @@
-// attn.c - attention by partials over raw pages, and their merge.  Kernels: cl/attn.cl; SIMD:
-// cpu/simd_attn.c
-#include "rows.h"
-#include "shared.h"
+// attn.c - attention by block partials over raw pages, and their merge.  Kernels: cl/attn.cl; SIMD:
+// cpu/simd_attn.c, cpu/simd_attn_tile.c, cpu/simd_merge.c
+#include "partial.h"
 
-static float load(kvcl_type type, const void *pool, size_t at)
+// Partial of one query head over tokens [begin, end) of a page; `base`: the head's first element.
+static void page_partial(const kvcl_attn_raw_args *a, const float *qs, size_t base, uint32_t c,
+                         uint32_t begin, uint32_t end, kvcl_cpu_attn_pages *out)
 {
-    return type == KVCL_F16 ? kvcl_f16_to_f32(((const uint16_t *)pool)[at])
-                            : ((const float *)pool)[at];
-}
-
-// Scores of n_valid tokens of one page, then p[t] = exp(s[t] - m) in place; returns m.
-static float weights(const kvcl_attn_raw_args *a, const float *q, size_t base, uint32_t n_valid,
-                     float *s)
-{
-    const void *k = kvcl_cpu_ptr(a->k);
-    float m = 0.0f;
-    for (uint32_t t = 0; t < n_valid; t++) {
+    const void *k = kvcl_cpu_ptr(a->k), *v = kvcl_cpu_ptr(a->v);
+    uint32_t D = a->in.head_dim;
+    float p[KVCL_TOKENS], lanes[KVCL_ATTN_LANES];
+    for (uint32_t t = begin; t < end; t++) {
         float acc = 0.0f;
-        for (uint32_t d = 0; d < a->head_dim; d++)
-            acc =
-                fmaf(q[d] * a->scale, load(a->type_k, k, base + (size_t)d * KVCL_TOKENS + t), acc);
-        s[t] = kvcl_zero(acc);
-        m = t == 0 || s[t] > m ? s[t] : m;
+        for (uint32_t d = 0; d < D; d++)
+            acc = fmaf(qs[d], kvcl_cpu_load(a->type_k, k, base + (size_t)d * KVCL_TOKENS + t), acc);
+        p[t] = kvcl_zero(acc);
     }
-    for (uint32_t t = 0; t < n_valid; t++)
-        s[t] = kvcl_exp(s[t] - m);
-    return m;
-}
-
-// Partial of one query head over one page whose first n_valid tokens it sees.
-static void partial(const kvcl_attn_raw_args *a, const float *q, size_t base, uint32_t n_valid,
-                    float *ml, float *o)
-{
-    float p[KVCL_TOKENS], lanes[KVCL_ATTN_LANES] = {0};
-    const void *v = kvcl_cpu_ptr(a->v);
-    ml[0] = weights(a, q, base, n_valid, p);
-    for (uint32_t t = 0; t < n_valid; t++)
-        lanes[t % KVCL_ATTN_LANES] += p[t];
-    ml[1] = kvcl_cpu_tree(lanes, KVCL_ATTN_LANES);
-    for (uint32_t d = 0; d < a->head_dim; d++) {
+    kvcl_cpu_attn_weights(out, c, p, begin, end);
+    for (uint32_t d = 0; d < D; d++) {
         memset(lanes, 0, sizeof lanes);
-        for (uint32_t t = 0; t < n_valid; t++) {
-            float vt = load(a->type_v, v, base + (size_t)t * a->head_dim + d);
+        for (uint32_t t = begin; t < end; t++) {
+            float vt = kvcl_cpu_load(a->type_v, v, base + (size_t)t * D + d);
             lanes[t % KVCL_ATTN_LANES] = fmaf(p[t], vt, lanes[t % KVCL_ATTN_LANES]);
         }
-        o[d] = kvcl_cpu_tree(lanes, KVCL_ATTN_LANES);
+        out->o[c][d] = kvcl_cpu_tree(lanes, KVCL_ATTN_LANES);
     }
+}
+
+// The block's partial of query i, head h; a block of which it sees nothing stays unwritten.
+static void block_partial(const kvcl_attn_raw_args *a, const kvcl_cpu_attn_task *task, uint32_t i,
+                          uint32_t h)
+{
+    const kvcl_attn_in *in = &a->in;
+    kvcl_cpu_attn_pages pages = {0};
+    float qs[256];
+    bool any = false;
+    kvcl_cpu_attn_query(in, i, h, qs);
+    for (uint32_t page = task->first_page; page < task->end_page; page++) {
+        uint32_t begin, end;
+        if (!kvcl_cpu_attn_sees(in, page, i, &begin, &end))
+            continue;
+        size_t base =
+            (kvcl_cpu_attn_slot(in, page) * in->n_kv_heads + task->hk) * in->head_dim * KVCL_TOKENS;
+        page_partial(a, qs, base, page % KVCL_BLOCK, begin, end, &pages);
+        any = true;
+    }
+    if (any)
+        kvcl_cpu_attn_merge_pages(&pages, in->head_dim, kvcl_cpu_attn_ml(in, i, h, task->part),
+                                  kvcl_cpu_attn_o(in, i, h, task->part));
 }
 
 void kvcl_cpu_attn_raw(const void *args, kvcl_cpu_part *p)
 {
     const kvcl_attn_raw_args *a = args;
-    const int32_t *pages = kvcl_cpu_ptr(a->page_table);
-    uint32_t D = a->head_dim, G = a->n_q_heads / a->n_kv_heads;
-    for (uint32_t task, end; kvcl_cpu_take(p, a->n_pages * a->n_kv_heads, 1, &task, &end);) {
-        uint32_t i_page = task / a->n_kv_heads, hk = task % a->n_kv_heads;
-        uint32_t page = a->first_page + i_page, begin = page * KVCL_TOKENS;
-        size_t base = ((size_t)pages[i_page] * a->n_kv_heads + hk) * D * KVCL_TOKENS;
-        for (uint32_t i = begin > a->pos0 ? begin - a->pos0 : 0; i < a->n; i++) {
-            uint32_t n_valid = kvcl_min_u32(a->pos0 + i - begin + 1, KVCL_TOKENS);
-            for (uint32_t h = hk * G; h < (hk + 1) * G; h++) {
-                size_t at = ((size_t)i * a->n_q_heads + h) * a->n_parts + page;
-                const float *q = (const float *)kvcl_cpu_ptr(a->q) + (size_t)i * a->q_stride;
-                partial(a, q + h * D, base, n_valid, (float *)kvcl_cpu_ptr(a->ml) + 2 * at,
-                        (float *)kvcl_cpu_ptr(a->o) + at * D);
-            }
-        }
-    }
+    uint32_t G = a->in.n_q_heads / a->in.n_kv_heads;
+    for (kvcl_cpu_attn_task task; kvcl_cpu_attn_take(&a->in, p, &task);)
+        for (uint32_t i = 0; i < a->in.n; i++)
+            for (uint32_t h = task.hk * G; h < (task.hk + 1) * G; h++)
+                block_partial(a, &task, i, h);
 }
 
 // Weight of a partial against the overall maximum.
@@ -75,10 +65,10 @@ static float merge_weight(float m, float m_all) { return m < -3e38f ? 0.0f : kvc
 void kvcl_cpu_attn_merge(const void *args, kvcl_cpu_part *p)
 {
     const kvcl_attn_merge_args *a = args;
-    uint32_t D = a->head_dim;
+    uint32_t D = a->head_dim, before = a->n_before + 1 - a->last_begin / KVCL_BLOCK_TOKENS;
     for (uint32_t task, end; kvcl_cpu_take(p, a->n * a->n_q_heads, 1, &task, &end);) {
         uint32_t i = task / a->n_q_heads, h = task % a->n_q_heads;
-        uint32_t n_c = (a->pos0 + i) / KVCL_TOKENS + 1;
+        uint32_t n_c = before + (a->pos0 + i) / KVCL_BLOCK_TOKENS;
         const float *ml = (const float *)kvcl_cpu_ptr(a->ml) + (size_t)task * a->n_parts * 2;
         const float *o = (const float *)kvcl_cpu_ptr(a->o) + (size_t)task * a->n_parts * D;
         float *out = (float *)kvcl_cpu_ptr(a->out) + (size_t)i * a->out_stride + h * D;

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 
 #define QUEUE_ENTRIES 512
+/* Buffers of this size are worth large pages (2 MiB). */
+#define LARGE_BYTES ((size_t)4 << 20)
 
 typedef struct kvcl_cpu_dev {
     kvcl_cpu_caps caps;
@@ -35,6 +37,8 @@ static kvcl_status cpu_buf_create(kvcl_dev *dev, size_t bytes, kvcl_buf **out)
     b->dev = dev;
     b->bytes = bytes;
     b->impl = (unsigned char *)p + kvcl_align_up(sizeof *b, KVCL_ALIGN);
+    if (bytes >= LARGE_BYTES)
+        kvcl_os_large_pages(b->impl, bytes);
     *out = b;
     return KVCL_OK;
 }

@@ -61,3 +61,43 @@ void kvcl_cpu_quant_row(const float *x, int8_t *codes, float *scales, uint32_t n
             codes[i] = (int8_t)kvcl_quant_code(x[i], inv);
     }
 }
+
+float kvcl_cpu_load(kvcl_type type, const void *pool, size_t at)
+{
+    return type == KVCL_F16 ? kvcl_f16_to_f32(((const uint16_t *)pool)[at])
+                            : ((const float *)pool)[at];
+}
+
+void kvcl_cpu_store(kvcl_type type, void *pool, size_t at, float x)
+{
+    if (type == KVCL_F16)
+        ((uint16_t *)pool)[at] = kvcl_f32_to_f16(x);
+    else
+        ((float *)pool)[at] = x;
+}
+
+void kvcl_cpu_turn(kvcl_rope_pairing pairing, uint32_t n_rot, const float *cs, bool back, float *x)
+{
+    bool adjacent = pairing == KVCL_ROPE_ADJACENT;
+    if (pairing == KVCL_ROPE_NONE)
+        return;
+    for (uint32_t i = 0; i < n_rot / 2; i++) {
+        uint32_t ia = adjacent ? 2 * i : i, ib = adjacent ? 2 * i + 1 : i + n_rot / 2;
+        float a = x[ia], b = x[ib], c = cs[2 * i], s = back ? -cs[2 * i + 1] : cs[2 * i + 1];
+        x[ia] = kvcl_zero(fmaf(a, c, -(b * s)));
+        x[ib] = kvcl_zero(fmaf(b, c, a * s));
+    }
+}
+
+void kvcl_cpu_fwht_row(float *x, uint32_t n)
+{
+    for (uint32_t h = 1; h < n; h *= 2) {
+        for (uint32_t i = 0; i < n; i++) {
+            if ((i & h) == 0) {
+                float a = x[i], b = x[i + h];
+                x[i] = a + b;
+                x[i + h] = a - b;
+            }
+        }
+    }
+}

@@ -1,4 +1,5 @@
-/* rows.h - what the scalar twins share: canonical sums, dequantised rows, a normalised row. */
+/* rows.h - what the scalar twins share: canonical sums, dequantised rows, a normalised row,
+ * elements of raw pages, rotation by position. */
 #ifndef KVCL_CPU_ROWS_H
 #define KVCL_CPU_ROWS_H
 
@@ -13,5 +14,14 @@ float kvcl_cpu_dot64(const float *a, const float *b, uint32_t n);
 void kvcl_cpu_norm_row(const kvcl_norm_spec *spec, const float *x, float *out, uint32_t dim);
 /* The activation quantiser: codes [n], scales [n / 32]. */
 void kvcl_cpu_quant_row(const float *x, int8_t *codes, float *scales, uint32_t n);
+
+/* Element `at` of a pool of F16 or F32. */
+float kvcl_cpu_load(kvcl_type type, const void *pool, size_t at);
+void kvcl_cpu_store(kvcl_type type, void *pool, size_t at, float x);
+/* Turns a head in place by a row of the rope table, `cs` [n_rot/2][2] (NONE: leaves it); back: the
+ * other way. */
+void kvcl_cpu_turn(kvcl_rope_pairing pairing, uint32_t n_rot, const float *cs, bool back, float *x);
+/* Fast Walsh-Hadamard transform of n values, a power of two, in place; no factor. */
+void kvcl_cpu_fwht_row(float *x, uint32_t n);
 
 #endif

@@ -184,6 +184,23 @@ KVCL_INLINE void v16_transpose(v16 r[16])
     }
 }
 
+KVCL_INLINE __m256 v16_half_hadamard(__m256 x)
+{
+    __m256 t = _mm256_permute_ps(x, 0xb1);
+    x = _mm256_fmsubadd_ps(t, _mm256_set1_ps(1.0f), x);
+    t = _mm256_permute_ps(x, 0x4e);
+    x = _mm256_fmadd_ps(x, _mm256_setr_ps(1, 1, -1, -1, 1, 1, -1, -1), t);
+    t = _mm256_permute2f128_ps(x, x, 0x01);
+    return _mm256_fmadd_ps(x, _mm256_setr_ps(1, 1, 1, 1, -1, -1, -1, -1), t);
+}
+
+/* Stages 1, 2, 4, 8 of a Walsh-Hadamard transform: the other lane plus or minus this one. */
+KVCL_INLINE v16 v16_hadamard(v16 x)
+{
+    __m256 a = v16_half_hadamard(x.a), b = v16_half_hadamard(x.b);
+    return (v16){_mm256_add_ps(a, b), _mm256_sub_ps(a, b)};
+}
+
 /* ---- quantised blocks: signed codes; their sums start from nothing. ---- */
 
 KVCL_INLINE c32 c32_q8_0(const unsigned char *b) { return c32_load(b + 2); }
@@ -232,6 +249,159 @@ KVCL_INLINE v8 v8_dot4(c32 w, c32 x, c32 start)
     KVCL_UNUSED(start);
     __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
     return _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+/* ---- coded pages (simd_code.h): machine registers of M_LANES dwords, four codes each ---- */
+
+#define M_LANES 8
+#define MB_BIAS 0 /* of levels */
+
+typedef __m256i mb; /* bytes */
+typedef __m256i mh; /* 16-bit integers, two per lane */
+typedef __m256 mf;
+typedef struct mlev { /* levels of even and odd bytes, ready for products */
+    __m256i even, odd;
+} mlev;
+typedef __m256i mdot;
+
+KVCL_INLINE mb mb_load(const void *p) { return _mm256_loadu_si256(p); }
+KVCL_INLINE void mb_store(void *p, mb a) { _mm256_storeu_si256(p, a); }
+KVCL_INLINE mb mb_table(const void *p)
+{
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)p));
+}
+/* (x shifted left, or right where n < 0) & mask, byte by byte; no bits of a neighbour are left in
+ * mask */
+KVCL_INLINE mb mb_bits(mb x, int n, int mask)
+{
+    x = n > 0 ? _mm256_slli_epi32(x, n) : n < 0 ? _mm256_srli_epi32(x, -n) : x;
+    return _mm256_and_si256(x, _mm256_set1_epi8((char)mask));
+}
+KVCL_INLINE mb mb_or(mb a, mb b) { return _mm256_or_si256(a, b); }
+/* Sixteen bytes by index. */
+KVCL_INLINE mb mb_pick(mb table, mb index) { return _mm256_shuffle_epi8(table, index); }
+/* Signed codes as levels. */
+KVCL_INLINE mb mb_level8(mb x) { return x; }
+
+KVCL_INLINE mlev mlev_of(mb x)
+{
+    return (mlev){_mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8), _mm256_srai_epi16(x, 8)};
+}
+KVCL_INLINE mdot mdot_zero(void) { return _mm256_setzero_si256(); }
+/* Adds four products per lane; q: the words of v16_store_q15. */
+KVCL_INLINE mdot mdot_add(mdot acc, mlev x, const uint32_t *q)
+{
+    __m256i a = _mm256_madd_epi16(x.even, _mm256_set1_epi32((int)q[0]));
+    __m256i b = _mm256_madd_epi16(x.odd, _mm256_set1_epi32((int)q[1]));
+    return _mm256_add_epi32(acc, _mm256_add_epi32(a, b));
+}
+/* The sums; q_sum: of all Q. */
+KVCL_INLINE mf mdot_float(mdot acc, int32_t q_sum)
+{
+    KVCL_UNUSED(q_sum);
+    return _mm256_cvtepi32_ps(acc);
+}
+
+/* a + b and a - b of each pair of levels. */
+KVCL_INLINE mh mb_pair_sum(mb x) { return _mm256_maddubs_epi16(_mm256_set1_epi8(1), x); }
+KVCL_INLINE mh mb_pair_diff(mb x)
+{
+    /* unsigned: a bias of both cancels */
+    x = _mm256_xor_si256(x, _mm256_set1_epi8((char)0x80));
+    return _mm256_maddubs_epi16(x, _mm256_set1_epi16((short)0xff01));
+}
+KVCL_INLINE mh mh_load(const int16_t *p) { return _mm256_loadu_si256((const void *)p); }
+KVCL_INLINE void mh_store(int16_t *p, mh a) { _mm256_storeu_si256((void *)p, a); }
+KVCL_INLINE mh mh_add(mh a, mh b) { return _mm256_add_epi16(a, b); }
+KVCL_INLINE mh mh_sub(mh a, mh b) { return _mm256_sub_epi16(a, b); }
+KVCL_INLINE mh mh_minus(mh a, int n) { return _mm256_sub_epi16(a, _mm256_set1_epi16((short)n)); }
+/* a + b and a - b of the two halves of each lane. */
+KVCL_INLINE mf mh_lane_sum(mh x)
+{
+    return _mm256_cvtepi32_ps(_mm256_madd_epi16(x, _mm256_set1_epi16(1)));
+}
+KVCL_INLINE mf mh_lane_diff(mh x)
+{
+    return _mm256_cvtepi32_ps(_mm256_madd_epi16(x, _mm256_set1_epi32((int)0xffff0001u)));
+}
+
+KVCL_INLINE mf mf_set(float x) { return _mm256_set1_ps(x); }
+KVCL_INLINE mf mf_load(const float *p) { return _mm256_loadu_ps(p); }
+KVCL_INLINE void mf_store(float *p, mf a) { _mm256_storeu_ps(p, a); }
+KVCL_INLINE mf mf_mul(mf a, mf b) { return _mm256_mul_ps(a, b); }
+KVCL_INLINE mf mf_fma(mf a, mf b, mf c) { return _mm256_fmadd_ps(a, b, c); }
+/* a * b - c */
+KVCL_INLINE mf mf_fms(mf a, mf b, mf c) { return _mm256_fmsub_ps(a, b, c); }
+
+/* a * b - c */
+KVCL_INLINE v16 v16_fms(v16 a, v16 b, v16 c)
+{
+    return (v16){_mm256_fmsub_ps(a.a, b.a, c.a), _mm256_fmsub_ps(a.b, b.b, c.b)};
+}
+
+/* The integers Q that x * inv + KVCL_ROUND holds, as words for mdot_add: of four values, those
+ * of even index, then those of odd index.  Returns sum. */
+typedef int msum;
+KVCL_INLINE msum msum_zero(void) { return 0; }
+KVCL_INLINE int32_t msum_total(msum a) { return a; }
+KVCL_INLINE msum v16_store_q15(uint32_t *out, v16 t, msum sum)
+{
+    /* the low 16 bits of ROUND_BITS + Q are those of Q; lanes 0 2 of four, then 1 3 */
+    __m256i order = _mm256_setr_epi8(0, 1, 8, 9, 4, 5, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1, 0, 1,
+                                     8, 9, 4, 5, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1);
+    __m256i a = _mm256_shuffle_epi8(_mm256_castps_si256(t.a), order);
+    __m256i b = _mm256_shuffle_epi8(_mm256_castps_si256(t.b), order);
+    __m128i *o = (__m128i *)(void *)out;
+    _mm_storeu_si128(o,
+                     _mm_unpacklo_epi64(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1)));
+    _mm_storeu_si128(o + 1,
+                     _mm_unpacklo_epi64(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1)));
+    return sum;
+}
+
+/* ---- products of int8 weights with numbers of +-16256 in lanes (simd_spectral.h) ---- */
+
+#define MT_LO 256 /* of four numbers, bytes from the first two to the others */
+typedef int16_t mt_weight;
+
+/* Four rows x [4][64] to lanes of two numbers. */
+KVCL_INLINE void mt_pack(const int16_t *x, unsigned char *out)
+{
+    for (int i = 0; i < 64; i += 16) {
+        __m256i r[4];
+        KVCL_UNROLL
+        for (int k = 0; k < 4; k++)
+            r[k] = _mm256_loadu_si256((const void *)(x + 64 * k + i));
+        mb_store(out + 4 * i, _mm256_unpacklo_epi16(r[0], r[1]));
+        mb_store(out + 4 * i + 32, _mm256_unpackhi_epi16(r[0], r[1]));
+        mb_store(out + MT_LO + 4 * i, _mm256_unpacklo_epi16(r[2], r[3]));
+        mb_store(out + MT_LO + 4 * i + 32, _mm256_unpackhi_epi16(r[2], r[3]));
+    }
+}
+typedef struct mt {
+    __m256i a, b;
+} mt;
+KVCL_INLINE mt mt_load(const unsigned char *x)
+{
+    mt v = {mb_load(x), mb_load(x + MT_LO)};
+    /* used several times: kept in registers, since loads are what the sums wait for */
+    __asm__("" : "+x"(v.a), "+x"(v.b));
+    return v;
+}
+/* Adds the four products of each lane; w: four weights. */
+KVCL_INLINE mdot mt_add(mdot acc, mt x, const mt_weight *w)
+{
+    /* broadcasts from memory: through general registers they cost more than the products */
+    __m256i a = _mm256_castps_si256(_mm256_broadcast_ss((const float *)(const void *)w));
+    __m256i b = _mm256_castps_si256(_mm256_broadcast_ss((const float *)(const void *)(w + 2)));
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(x.a, a));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(x.b, b));
+}
+/* The sums; w_sum: of the weights. */
+KVCL_INLINE mf mt_float(mdot acc, int32_t w_sum)
+{
+    KVCL_UNUSED(w_sum);
+    return _mm256_cvtepi32_ps(acc);
 }
 
 #endif

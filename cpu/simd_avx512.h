@@ -116,6 +116,20 @@ KVCL_INLINE void v16_transpose(v16 r[16])
     }
 }
 
+/* Stages 1, 2, 4, 8 of a Walsh-Hadamard transform: the other lane plus or minus this one. */
+KVCL_INLINE v16 v16_hadamard(v16 x)
+{
+    __m512 one = _mm512_set1_ps(1.0f), t;
+    t = _mm512_permute_ps(x, 0xb1);
+    x = _mm512_fmsubadd_ps(t, one, x);
+    t = _mm512_permute_ps(x, 0x4e);
+    x = _mm512_fmadd_ps(x, _mm512_mask_blend_ps(0xcccc, one, _mm512_set1_ps(-1.0f)), t);
+    t = _mm512_shuffle_f32x4(x, x, 0xb1);
+    x = _mm512_fmadd_ps(x, _mm512_mask_blend_ps(0xf0f0, one, _mm512_set1_ps(-1.0f)), t);
+    t = _mm512_shuffle_f32x4(x, x, 0x4e);
+    return _mm512_fmadd_ps(x, _mm512_mask_blend_ps(0xff00, one, _mm512_set1_ps(-1.0f)), t);
+}
+
 /* ---- quantised blocks: VNNI multiplies unsigned by signed bytes, so codes carry a bias; sums
  * start from minus the bias times the sum of the group's activations.  256 bits at a time: a block
  * is 32 bytes that no 64-byte load finds together. ---- */
@@ -162,6 +176,146 @@ KVCL_INLINE void c32_store_starts(kvcl_type type, int32_t *p, const int8_t *code
 KVCL_INLINE v8 v8_dot4(c32 w, c32 x, c32 start)
 {
     return _mm256_cvtepi32_ps(_mm256_dpbusd_epi32(start, w, x));
+}
+
+/* ---- coded pages (simd_code.h): machine registers of M_LANES dwords, four codes each ---- */
+
+#define M_LANES 16
+#define MB_BIAS 128 /* of levels: products take unsigned by signed bytes */
+
+typedef __m512i mb; /* bytes */
+typedef __m512i mh; /* 16-bit integers, two per lane */
+typedef __m512i mi; /* 32-bit integers */
+typedef __m512 mf;
+typedef __m512i mlev; /* bytes, ready for products */
+typedef struct mdot {
+    mi hi, lo;
+} mdot;
+
+KVCL_INLINE mb mb_load(const void *p) { return _mm512_loadu_si512(p); }
+KVCL_INLINE void mb_store(void *p, mb a) { _mm512_storeu_si512(p, a); }
+KVCL_INLINE mb mb_table(const void *p)
+{
+    return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)p));
+}
+/* (x shifted left, or right where n < 0) & mask, byte by byte; no bits of a neighbour are left in
+ * mask */
+KVCL_INLINE mb mb_bits(mb x, int n, int mask)
+{
+    x = n > 0 ? _mm512_slli_epi32(x, (unsigned)n) : n < 0 ? _mm512_srli_epi32(x, (unsigned)-n) : x;
+    return _mm512_and_si512(x, _mm512_set1_epi8((char)mask));
+}
+KVCL_INLINE mb mb_or(mb a, mb b) { return _mm512_or_si512(a, b); }
+/* Sixteen bytes by index. */
+KVCL_INLINE mb mb_pick(mb table, mb index) { return _mm512_shuffle_epi8(table, index); }
+/* Signed codes as levels. */
+KVCL_INLINE mb mb_level8(mb x) { return _mm512_xor_si512(x, _mm512_set1_epi8((char)0x80)); }
+
+KVCL_INLINE mlev mlev_of(mb x) { return x; }
+KVCL_INLINE mdot mdot_zero(void) { return (mdot){_mm512_setzero_si512(), _mm512_setzero_si512()}; }
+/* Adds four products per lane; q: the words of v16_store_q15. */
+KVCL_INLINE mdot mdot_add(mdot acc, mlev x, const uint32_t *q)
+{
+    return (mdot){_mm512_dpbusd_epi32(acc.hi, x, _mm512_set1_epi32((int)q[0])),
+                  _mm512_dpbusd_epi32(acc.lo, x, _mm512_set1_epi32((int)q[1]))};
+}
+/* The sums; q_sum: of all Q. */
+KVCL_INLINE mf mdot_float(mdot acc, int32_t q_sum)
+{
+    __m512i sum = _mm512_add_epi32(_mm512_slli_epi32(acc.hi, 7), acc.lo);
+    return _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_set1_epi32(MB_BIAS * q_sum)));
+}
+
+/* a + b and a - b of each pair of levels; sums carry 2 MB_BIAS. */
+KVCL_INLINE mh mb_pair_sum(mb x) { return _mm512_maddubs_epi16(x, _mm512_set1_epi8(1)); }
+KVCL_INLINE mh mb_pair_diff(mb x)
+{
+    return _mm512_maddubs_epi16(x, _mm512_set1_epi16((short)0xff01));
+}
+KVCL_INLINE mh mh_load(const int16_t *p) { return _mm512_loadu_si512(p); }
+KVCL_INLINE void mh_store(int16_t *p, mh a) { _mm512_storeu_si512(p, a); }
+KVCL_INLINE mh mh_add(mh a, mh b) { return _mm512_add_epi16(a, b); }
+KVCL_INLINE mh mh_sub(mh a, mh b) { return _mm512_sub_epi16(a, b); }
+KVCL_INLINE mh mh_minus(mh a, int n) { return _mm512_sub_epi16(a, _mm512_set1_epi16((short)n)); }
+/* a + b and a - b of the two halves of each lane. */
+KVCL_INLINE mf mh_lane_sum(mh x)
+{
+    return _mm512_cvtepi32_ps(_mm512_madd_epi16(x, _mm512_set1_epi16(1)));
+}
+KVCL_INLINE mf mh_lane_diff(mh x)
+{
+    return _mm512_cvtepi32_ps(_mm512_madd_epi16(x, _mm512_set1_epi32((int)0xffff0001u)));
+}
+
+KVCL_INLINE mf mf_set(float x) { return _mm512_set1_ps(x); }
+KVCL_INLINE mf mf_load(const float *p) { return _mm512_loadu_ps(p); }
+KVCL_INLINE void mf_store(float *p, mf a) { _mm512_storeu_ps(p, a); }
+KVCL_INLINE mf mf_mul(mf a, mf b) { return _mm512_mul_ps(a, b); }
+KVCL_INLINE mf mf_fma(mf a, mf b, mf c) { return _mm512_fmadd_ps(a, b, c); }
+/* a * b - c */
+KVCL_INLINE mf mf_fms(mf a, mf b, mf c) { return _mm512_fmsub_ps(a, b, c); }
+
+/* a * b - c */
+KVCL_INLINE v16 v16_fms(v16 a, v16 b, v16 c) { return _mm512_fmsub_ps(a, b, c); }
+
+/* The integers Q that x * inv + KVCL_ROUND holds, as words for mdot_add: four values' high
+ * halves, then their low halves, and so on.  Returns sum + Q. */
+typedef __m512i msum;
+KVCL_INLINE msum msum_zero(void) { return _mm512_setzero_si512(); }
+KVCL_INLINE int32_t msum_total(msum a) { return _mm512_reduce_add_epi32(a); }
+KVCL_INLINE msum v16_store_q15(uint32_t *out, v16 t, msum sum)
+{
+    __m512i q = _mm512_sub_epi32(_mm512_castps_si512(t), _mm512_set1_epi32(KVCL_ROUND_BITS));
+    __m512i hi = _mm512_srai_epi32(_mm512_add_epi32(q, _mm512_set1_epi32(64)), 7);
+    __m128i h = _mm512_cvtepi32_epi8(hi);
+    __m128i l = _mm512_cvtepi32_epi8(_mm512_sub_epi32(q, _mm512_slli_epi32(hi, 7)));
+    _mm_storeu_si128((__m128i *)out, _mm_unpacklo_epi32(h, l));
+    _mm_storeu_si128((__m128i *)(out + 4), _mm_unpackhi_epi32(h, l));
+    return _mm512_add_epi32(sum, q);
+}
+
+/* ---- products of int8 weights with numbers of +-16256 in lanes (simd_spectral.h) ---- */
+
+#define MT_LO 256 /* of four numbers, bytes from the high parts to the low ones */
+typedef int8_t mt_weight;
+
+/* Four rows x [4][64] to lanes of four bytes; numbers become 128 hi + lo - 16256. */
+KVCL_INLINE void mt_pack(const int16_t *x, unsigned char *out)
+{
+    for (int i = 0; i < 2; i++) {
+        __m512i hi[4], lo[4];
+        KVCL_UNROLL
+        for (int k = 0; k < 4; k++) {
+            __m512i u = _mm512_loadu_si512(x + 64 * k + 32 * i);
+            u = _mm512_add_epi16(u, _mm512_set1_epi16(16256));
+            hi[k] = _mm512_slli_epi16(_mm512_srli_epi16(u, 7), 8 * (k & 1));
+            lo[k] = _mm512_slli_epi16(_mm512_and_si512(u, _mm512_set1_epi16(127)), 8 * (k & 1));
+        }
+        __m512i h01 = _mm512_or_si512(hi[0], hi[1]), h23 = _mm512_or_si512(hi[2], hi[3]);
+        __m512i l01 = _mm512_or_si512(lo[0], lo[1]), l23 = _mm512_or_si512(lo[2], lo[3]);
+        _mm512_storeu_si512(out + 128 * i, _mm512_unpacklo_epi16(h01, h23));
+        _mm512_storeu_si512(out + 128 * i + 64, _mm512_unpackhi_epi16(h01, h23));
+        _mm512_storeu_si512(out + MT_LO + 128 * i, _mm512_unpacklo_epi16(l01, l23));
+        _mm512_storeu_si512(out + MT_LO + 128 * i + 64, _mm512_unpackhi_epi16(l01, l23));
+    }
+}
+typedef struct mt {
+    mb hi, lo;
+} mt;
+KVCL_INLINE mt mt_load(const unsigned char *x) { return (mt){mb_load(x), mb_load(x + MT_LO)}; }
+/* Adds the four products of each lane; w: four weights. */
+KVCL_INLINE mdot mt_add(mdot acc, mt x, const mt_weight *w)
+{
+    int word;
+    memcpy(&word, w, sizeof word);
+    __m512i v = _mm512_set1_epi32(word);
+    return (mdot){_mm512_dpbusd_epi32(acc.hi, x.hi, v), _mm512_dpbusd_epi32(acc.lo, x.lo, v)};
+}
+/* The sums; w_sum: of the weights. */
+KVCL_INLINE mf mt_float(mdot acc, int32_t w_sum)
+{
+    __m512i sum = _mm512_add_epi32(_mm512_slli_epi32(acc.hi, 7), acc.lo);
+    return _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_set1_epi32(16256 * w_sum)));
 }
 
 #endif

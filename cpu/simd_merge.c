@@ -58,10 +58,10 @@ KVCL_INLINE void merge_dims(const float *w, const float *o, uint32_t n, uint32_t
 void KVCL_SIMD_FN(attn_merge)(const void *args, kvcl_cpu_part *p)
 {
     const kvcl_attn_merge_args *a = args;
-    uint32_t D = a->head_dim;
+    uint32_t D = a->head_dim, before = a->n_before + 1 - a->last_begin / KVCL_BLOCK_TOKENS;
     for (uint32_t task, end; kvcl_cpu_take(p, a->n * a->n_q_heads, 1, &task, &end);) {
         uint32_t i = task / a->n_q_heads, h = task % a->n_q_heads;
-        uint32_t n = (a->pos0 + i) / KVCL_TOKENS + 1;
+        uint32_t n = before + (a->pos0 + i) / KVCL_BLOCK_TOKENS;
         const float *ml = (const float *)kvcl_cpu_ptr(a->ml) + (size_t)task * a->n_parts * 2;
         const float *o = (const float *)kvcl_cpu_ptr(a->o) + (size_t)task * a->n_parts * D;
         float *out = (float *)kvcl_cpu_ptr(a->out) + (size_t)i * a->out_stride + h * D;

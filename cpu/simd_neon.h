@@ -169,6 +169,27 @@ KVCL_INLINE void v16_transpose(v16 r[16])
         r[i] = o[i];
 }
 
+KVCL_INLINE float32x4_t v16_quarter_hadamard(float32x4_t x)
+{
+    static const float first[4] = {1, -1, 1, -1}, second[4] = {1, 1, -1, -1};
+    x = vfmaq_f32(vrev64q_f32(x), x, vld1q_f32(first));
+    return vfmaq_f32(vextq_f32(x, x, 2), x, vld1q_f32(second));
+}
+
+/* Stages 1, 2, 4, 8 of a Walsh-Hadamard transform: the other lane plus or minus this one. */
+KVCL_INLINE v16 v16_hadamard(v16 x)
+{
+    float32x4_t q[4], a, b, c, d;
+    KVCL_UNROLL
+    for (int i = 0; i < 4; i++)
+        q[i] = v16_quarter_hadamard(x.val[i]);
+    a = vaddq_f32(q[0], q[1]);
+    b = vsubq_f32(q[0], q[1]);
+    c = vaddq_f32(q[2], q[3]);
+    d = vsubq_f32(q[2], q[3]);
+    return (v16){{vaddq_f32(a, c), vaddq_f32(b, d), vsubq_f32(a, c), vsubq_f32(b, d)}};
+}
+
 /* ---- quantised blocks: signed codes; their sums start from nothing. ---- */
 
 KVCL_INLINE v8 v8_zero(void) { return (v8){{vdupq_n_f32(0.0f), vdupq_n_f32(0.0f)}}; }
@@ -298,5 +319,152 @@ KVCL_INLINE v8 v8_dot4(c32 w, c32 x, c32 start)
     KVCL_UNUSED(start);
     return (v8){{v8_half_dot4(w.val[0], x.val[0]), v8_half_dot4(w.val[1], x.val[1])}};
 }
+
+/* ---- coded pages (simd_code.h): machine registers of M_LANES dwords, four codes each ---- */
+
+#define M_LANES 4
+#define MB_BIAS 0 /* of levels */
+
+typedef uint8x16_t mb; /* bytes */
+typedef int16x8_t mh;  /* 16-bit integers, two per lane */
+typedef float32x4_t mf;
+typedef int8x16_t mlev;
+typedef struct mdot {
+    int32x4_t hi, lo;
+} mdot;
+
+KVCL_INLINE mb mb_load(const void *p) { return vld1q_u8(p); }
+KVCL_INLINE void mb_store(void *p, mb a) { vst1q_u8(p, a); }
+KVCL_INLINE mb mb_table(const void *p) { return vld1q_u8(p); }
+/* (x shifted left, or right where n < 0) & mask, byte by byte */
+KVCL_INLINE mb mb_bits(mb x, int n, int mask)
+{
+    return vandq_u8(vshlq_u8(x, vdupq_n_s8((int8_t)n)), vdupq_n_u8((uint8_t)mask));
+}
+KVCL_INLINE mb mb_or(mb a, mb b) { return vorrq_u8(a, b); }
+/* Sixteen bytes by index. */
+KVCL_INLINE mb mb_pick(mb table, mb index) { return vqtbl1q_u8(table, index); }
+/* Signed codes as levels. */
+KVCL_INLINE mb mb_level8(mb x) { return x; }
+
+KVCL_INLINE mlev mlev_of(mb x) { return vreinterpretq_s8_u8(x); }
+KVCL_INLINE mdot mdot_zero(void) { return (mdot){vdupq_n_s32(0), vdupq_n_s32(0)}; }
+KVCL_INLINE int32x4_t m_dot4(int32x4_t acc, int8x16_t x, uint32_t word)
+{
+    int8x16_t w = vreinterpretq_s8_u32(vdupq_n_u32(word));
+#if defined(__ARM_FEATURE_DOTPROD)
+    return vdotq_s32(acc, x, w);
+#else
+    int16x8_t a = vmull_s8(vget_low_s8(x), vget_low_s8(w)), b = vmull_high_s8(x, w);
+    return vaddq_s32(acc, vpaddq_s32(vpaddlq_s16(a), vpaddlq_s16(b)));
+#endif
+}
+/* Adds four products per lane; q: the words of v16_store_q15. */
+KVCL_INLINE mdot mdot_add(mdot acc, mlev x, const uint32_t *q)
+{
+    return (mdot){m_dot4(acc.hi, x, q[0]), m_dot4(acc.lo, x, q[1])};
+}
+/* The sums; q_sum: of all Q. */
+KVCL_INLINE mf mdot_float(mdot acc, int32_t q_sum)
+{
+    KVCL_UNUSED(q_sum);
+    return vcvtq_f32_s32(vaddq_s32(vshlq_n_s32(acc.hi, 7), acc.lo));
+}
+
+/* a + b and a - b of each pair of levels. */
+KVCL_INLINE mh mb_pair_sum(mb x) { return vpaddlq_s8(vreinterpretq_s8_u8(x)); }
+KVCL_INLINE mh mb_pair_diff(mb x)
+{
+    int16x8_t both = vreinterpretq_s16_u8(x), odd = vshrq_n_s16(both, 8);
+    return vsubq_s16(vshrq_n_s16(vshlq_n_s16(both, 8), 8), odd);
+}
+KVCL_INLINE mh mh_load(const int16_t *p) { return vld1q_s16(p); }
+KVCL_INLINE void mh_store(int16_t *p, mh a) { vst1q_s16(p, a); }
+KVCL_INLINE mh mh_add(mh a, mh b) { return vaddq_s16(a, b); }
+KVCL_INLINE mh mh_sub(mh a, mh b) { return vsubq_s16(a, b); }
+KVCL_INLINE mh mh_minus(mh a, int n) { return vsubq_s16(a, vdupq_n_s16((int16_t)n)); }
+/* a + b and a - b of the two halves of each lane. */
+KVCL_INLINE mf mh_lane_sum(mh x) { return vcvtq_f32_s32(vpaddlq_s16(x)); }
+KVCL_INLINE mf mh_lane_diff(mh x)
+{
+    int16x8_t sign = vreinterpretq_s16_u32(vdupq_n_u32(0xffff0001u));
+    return vcvtq_f32_s32(vpaddlq_s16(vmulq_s16(x, sign)));
+}
+
+KVCL_INLINE mf mf_set(float x) { return vdupq_n_f32(x); }
+KVCL_INLINE mf mf_load(const float *p) { return vld1q_f32(p); }
+KVCL_INLINE void mf_store(float *p, mf a) { vst1q_f32(p, a); }
+KVCL_INLINE mf mf_mul(mf a, mf b) { return vmulq_f32(a, b); }
+KVCL_INLINE mf mf_fma(mf a, mf b, mf c) { return vfmaq_f32(c, a, b); }
+/* a * b - c */
+KVCL_INLINE mf mf_fms(mf a, mf b, mf c) { return vfmaq_f32(vnegq_f32(c), a, b); }
+
+/* a * b - c */
+KVCL_INLINE v16 v16_fms(v16 a, v16 b, v16 c)
+{
+    V16_EACH(o, vfmaq_f32(vnegq_f32(c.val[i]), a.val[i], b.val[i]));
+}
+
+/* The integers Q that x * inv + KVCL_ROUND holds, as words for mdot_add: four values' high
+ * halves, then their low halves, and so on.  Returns sum. */
+typedef int msum;
+KVCL_INLINE msum msum_zero(void) { return 0; }
+KVCL_INLINE int32_t msum_total(msum a) { return a; }
+KVCL_INLINE msum v16_store_q15(uint32_t *out, v16 t, msum sum)
+{
+    KVCL_UNROLL
+    for (int i = 0; i < 4; i++) {
+        int32x4_t q = vsubq_s32(vreinterpretq_s32_f32(t.val[i]), vdupq_n_s32(KVCL_ROUND_BITS));
+        int32x4_t hi = vshrq_n_s32(vaddq_s32(q, vdupq_n_s32(64)), 7);
+        int32x4_t lo = vsubq_s32(q, vshlq_n_s32(hi, 7));
+        int16x8_t both = vcombine_s16(vmovn_s32(hi), vmovn_s32(lo));
+        vst1_u8((uint8_t *)(out + 2 * i), vreinterpret_u8_s8(vmovn_s16(both)));
+    }
+    return sum;
+}
+
+/* ---- products of int8 weights with numbers of +-16256 in lanes (simd_spectral.h) ---- */
+
+#define MT_LO 256 /* of four numbers, bytes from the high parts to the low ones */
+typedef int8_t mt_weight;
+
+/* Four rows x [4][64] to lanes of four bytes; numbers become 128 hi + lo. */
+KVCL_INLINE void mt_pack(const int16_t *x, unsigned char *out)
+{
+    for (int i = 0; i < 64; i += 8) {
+        int16x8_t hi[4], lo[4], byte = vdupq_n_s16(255);
+        KVCL_UNROLL
+        for (int k = 0; k < 4; k++) {
+            int16x8_t v = vld1q_s16(x + 64 * k + i);
+            hi[k] = vshrq_n_s16(vaddq_s16(v, vdupq_n_s16(64)), 7);
+            lo[k] = vandq_s16(vsubq_s16(v, vshlq_n_s16(hi[k], 7)), byte);
+            hi[k] = vandq_s16(hi[k], byte);
+        }
+        int16x8_t h01 = vorrq_s16(hi[0], vshlq_n_s16(hi[1], 8));
+        int16x8_t h23 = vorrq_s16(hi[2], vshlq_n_s16(hi[3], 8));
+        int16x8_t l01 = vorrq_s16(lo[0], vshlq_n_s16(lo[1], 8));
+        int16x8_t l23 = vorrq_s16(lo[2], vshlq_n_s16(lo[3], 8));
+        mb_store(out + 4 * i, vreinterpretq_u8_s16(vzip1q_s16(h01, h23)));
+        mb_store(out + 4 * i + 16, vreinterpretq_u8_s16(vzip2q_s16(h01, h23)));
+        mb_store(out + MT_LO + 4 * i, vreinterpretq_u8_s16(vzip1q_s16(l01, l23)));
+        mb_store(out + MT_LO + 4 * i + 16, vreinterpretq_u8_s16(vzip2q_s16(l01, l23)));
+    }
+}
+typedef struct mt {
+    mlev hi, lo;
+} mt;
+KVCL_INLINE mt mt_load(const unsigned char *x)
+{
+    return (mt){mlev_of(mb_load(x)), mlev_of(mb_load(x + MT_LO))};
+}
+/* Adds the four products of each lane; w: four weights. */
+KVCL_INLINE mdot mt_add(mdot acc, mt x, const mt_weight *w)
+{
+    uint32_t word;
+    memcpy(&word, w, sizeof word);
+    return (mdot){m_dot4(acc.hi, x.hi, word), m_dot4(acc.lo, x.lo, word)};
+}
+/* The sums; w_sum: of the weights. */
+KVCL_INLINE mf mt_float(mdot acc, int32_t w_sum) { return mdot_float(acc, w_sum); }
 
 #endif

@@ -77,10 +77,14 @@ static void rope_head(const kvcl_rope_store_args *a, uint32_t i, uint32_t h)
     const int32_t *pages = kvcl_cpu_ptr(a->page_table);
     size_t slot = (size_t)pages[pos / KVCL_TOKENS - a->first_page];
     size_t base = (slot * Hk + (h - Hq)) * D * KVCL_TOKENS;
-    unsigned char *k = kvcl_cpu_ptr(a->k), *v = kvcl_cpu_ptr(a->v);
+    unsigned char *k = kvcl_cpu_ptr(a->k), *v = kvcl_cpu_ptr(a->v), *ku = kvcl_cpu_ptr(a->ku);
     store_k(a->type_k, k + kvcl_type_bytes(a->type_k, base), pos % KVCL_TOKENS, turned, D);
     store_v(a->type_v, v + kvcl_type_bytes(a->type_v, base), pos % KVCL_TOKENS, x + (size_t)Hk * D,
             D);
+    if (ku) {
+        memcpy(turned, x, D * sizeof *x);
+        store_k(a->type_ku, ku + kvcl_type_bytes(a->type_ku, base), pos % KVCL_TOKENS, turned, D);
+    }
 }
 
 void KVCL_SIMD_FN(rope_store)(const void *args, kvcl_cpu_part *p)

@@ -1,99 +1,106 @@
-/* cache.c - raw pages in pools.  See cache.h. */
-#include "cache.h"
+/* cache.c - life, positions and the layers of a step.  See cache.h. */
+#include "cache_int.h"
 
 #include "mem.h"
 #include "types.h"
 
-/* A pool never asks the device for more than this at once: below every driver's allocation limit.
- */
-#define SEGMENT_BYTES_MAX ((size_t)256 << 20)
-/* Partials of a prefill are made for as many queries at once as fit here. */
-#define PARTIALS_BYTES ((size_t)16 << 20)
+#include <stdlib.h>
 
-typedef struct kvcl_segment {
-    kvcl_buf *k, *v;
-} kvcl_segment;
+/* Pages are coded so many tokens before they are needed when a second queue does it. */
+#define CODE_AHEAD 32u
 
-struct kvcl_cache {
-    kvcl_dev *dev;
-    kvcl_cache_shape shape;
-    uint32_t n_pages, pages_per_segment, n_segments;
-    uint32_t n_queries; /* whose partials fit the scratch */
-    size_t page_elems, scratch_bytes;
-    kvcl_segment *segments; /* [n_layers][n_segments] */
-    kvcl_buf *page_table;   /* i32 [n_pages]: slot in its segment */
-    kvcl_buf *ml, *o;
-};
+/* ---- life ---------------------------------------------------------------------------------- */
 
-static kvcl_view whole(kvcl_buf *b) { return (kvcl_view){b, 0, b->bytes}; }
-
-static uint32_t segment_pages(const kvcl_cache *c, uint32_t s)
+/* A second queue overlaps with decoding on GPUs; KVCL_SECOND_QUEUE=1 or 0 decides otherwise. */
+static bool wants_coder(const kvcl_dev *dev)
 {
-    return kvcl_min_u32(c->pages_per_segment, c->n_pages - s * c->pages_per_segment);
+    const char *want = getenv("KVCL_SECOND_QUEUE");
+    if (want && (*want == '0' || *want == '1'))
+        return *want == '1';
+    return dev->info.kind == KVCL_KIND_GPU || dev->info.kind == KVCL_KIND_INTEGRATED;
 }
 
-static kvcl_status create_pools(kvcl_cache *c)
+static kvcl_status create_tiers(kvcl_cache *c, kvcl_queue *q)
 {
-    const kvcl_cache_shape *sh = &c->shape;
-    for (uint32_t i = 0; i < sh->n_layers * c->n_segments; i++) {
-        size_t elems = c->page_elems * segment_pages(c, i % c->n_segments);
-        KVCL_TRY(kvcl_buf_create(c->dev, kvcl_type_bytes(sh->type_k, elems), "the cache's keys",
-                                 &c->segments[i].k));
-        KVCL_TRY(kvcl_buf_create(c->dev, kvcl_type_bytes(sh->type_v, elems), "the cache's values",
-                                 &c->segments[i].v));
+    for (uint32_t i = 0; i < c->l.opt.n_tiers; i++) {
+        c->l.setups[i].rope = c->rope.table;
+        KVCL_TRY(kvcl_tier_create(&c->l.setups[i], q, &c->l.tiers[i]));
     }
+    if (!c->l.opt.n_tiers)
+        return KVCL_OK;
+    if (c->l.opt.n_sink)
+        KVCL_TRY(kvcl_raw_pages_create(q, KVCL_USE_SINKS, &c->l.sink));
+    KVCL_TRY(kvcl_raw_pages_create(q, KVCL_USE_STAGING, &c->l.staging));
+    bool ahead = c->l.opt.n_hot >= 2 * KVCL_PAGE_TOKENS && wants_coder(c->dev);
+    return ahead ? kvcl_queue_create(c->dev, &c->coder) : KVCL_OK;
+}
+
+/* Zeros in place of what new buffers happen to hold: page 0 of layer 0, a query, its moments. */
+static kvcl_status write_zeros(kvcl_cache *c, kvcl_queue *q, size_t query_bytes)
+{
+    const kvcl_raw_pages *hot = &c->l.hot;
+    const kvcl_raw_pool *p = hot->pools;
+    const kvcl_view part[] = {{p->k, 0, hot->bytes_k},
+                              {p->ku, 0, hot->bytes_k},
+                              {p->v, 0, hot->bytes_v},
+                              {c->o, 0, query_bytes},
+                              kvcl_view_of(c->metric)};
+    for (size_t i = 0; i < kvcl_array_len(part); i++)
+        if (part[i].buf)
+            KVCL_TRY(kvcl_view_zero(q, part[i]));
     return KVCL_OK;
 }
 
-static kvcl_status create_page_table(kvcl_cache *c, kvcl_queue *q)
+/* Runs each tier's ops once on a page of zeros: nothing is built while decoding. */
+static kvcl_status warm_up(kvcl_cache *c, kvcl_queue *q)
 {
-    void *p;
-    KVCL_TRY(kvcl_mem_array(c->dev->ctx, c->n_pages, sizeof(int32_t), "the page table", &p));
-    int32_t *slots = p;
-    for (uint32_t i = 0; i < c->n_pages; i++)
-        slots[i] = (int32_t)(i % c->pages_per_segment);
-    size_t bytes = c->n_pages * sizeof *slots;
-    kvcl_status st = kvcl_buf_create(c->dev, bytes, "the page table", &c->page_table);
-    if (st == KVCL_OK)
-        st = kvcl_buf_write(q, c->page_table, 0, slots, bytes);
-    kvcl_mem_free(c->dev->ctx, slots);
-    return st;
+    const kvcl_kv_shape *sh = &c->l.opt.shape;
+    if (!c->l.opt.n_tiers || c->l.opt.n_ctx <= c->l.opt.n_hot)
+        return KVCL_OK;
+    size_t query_bytes = (size_t)sh->n_q_heads * sh->head_dim * sizeof(float);
+    KVCL_TRY(write_zeros(c, q, query_bytes));
+    KVCL_TRY(c->coder ? kvcl_queue_wait(q) : KVCL_OK);
+    for (uint32_t i = 0; i < c->l.opt.n_tiers; i++) {
+        kvcl_tier *t = &c->l.tiers[i];
+        kvcl_attn_in in = {.q = kvcl_view_of(c->o),
+                           .ml = kvcl_view_of(c->ml),
+                           .o = kvcl_view_of(c->o),
+                           .n = 1,
+                           .q_stride = sh->n_q_heads * sh->head_dim,
+                           .n_q_heads = sh->n_q_heads,
+                           .n_kv_heads = sh->n_kv_heads,
+                           .head_dim = sh->head_dim,
+                           .end = 1,
+                           .n_parts = 1,
+                           .scale = sh->scale};
+        in.q.bytes = query_bytes;
+        in.o.off += query_bytes, in.o.bytes -= query_bytes;
+        kvcl_tier_rows rows = {&c->l.hot, 0, 1, kvcl_view_of(c->metric)};
+        KVCL_TRY(kvcl_tier_encode(t, c->coder ? c->coder : q, 0, &rows, 0, 1));
+        KVCL_TRY(c->coder ? kvcl_queue_wait(c->coder) : KVCL_OK);
+        KVCL_TRY(kvcl_tier_attend(t, q, 0, &in));
+    }
+    return kvcl_queue_wait(q);
 }
 
-static kvcl_status create_scratch(kvcl_cache *c)
+kvcl_status kvcl_cache_create(kvcl_queue *q, const kvcl_cache_options *opt,
+                              const kvcl_cache_rope *rope, kvcl_cache **out)
 {
-    const kvcl_cache_shape *sh = &c->shape;
-    size_t per_query = (size_t)sh->n_q_heads * c->n_pages * sizeof(float);
-    size_t fits = PARTIALS_BYTES / (per_query * (sh->head_dim + 2));
-    c->n_queries = kvcl_max_u32(1, (uint32_t)kvcl_min_size(fits, sh->n_batch));
-    KVCL_TRY(kvcl_buf_create(c->dev, c->n_queries * per_query * 2, "attention scratch", &c->ml));
-    KVCL_TRY(kvcl_buf_create(c->dev, c->n_queries * per_query * sh->head_dim, "attention scratch",
-                             &c->o));
-    c->scratch_bytes = c->ml->bytes + c->o->bytes;
-    return KVCL_OK;
-}
-
-kvcl_status kvcl_cache_create(kvcl_queue *q, const kvcl_cache_shape *shape, kvcl_cache **out)
-{
-    kvcl_ctx *ctx = q->dev->ctx;
-    void *p;
     kvcl_status st;
-    KVCL_TRY(kvcl_mem_alloc(ctx, sizeof(kvcl_cache), "the cache", &p));
+    void *p;
+    KVCL_TRY(kvcl_mem_alloc(q->dev->ctx, sizeof(kvcl_cache), "the cache", &p));
     kvcl_cache *c = p;
     c->dev = q->dev;
-    c->shape = *shape;
-    c->page_elems = (size_t)shape->n_kv_heads * shape->head_dim * KVCL_PAGE_TOKENS;
-    c->n_pages = kvcl_div_up(shape->n_ctx, KVCL_PAGE_TOKENS);
-    size_t limit = kvcl_min_size(SEGMENT_BYTES_MAX, (size_t)c->dev->info.max_alloc_bytes);
-    size_t pages = limit / (c->page_elems * sizeof(float));
-    c->pages_per_segment = kvcl_max_u32(1, (uint32_t)kvcl_min_size(pages, c->n_pages));
-    c->n_segments = kvcl_div_up(c->n_pages, c->pages_per_segment);
-    KVCL_TRY_GOTO(kvcl_mem_array(ctx, (size_t)shape->n_layers * c->n_segments, sizeof(kvcl_segment),
-                                 "the cache", &p));
-    c->segments = p;
-    KVCL_TRY_GOTO(create_pools(c));
-    KVCL_TRY_GOTO(create_page_table(c, q));
-    KVCL_TRY_GOTO(create_scratch(c));
+    c->rope = *rope;
+    KVCL_TRY_GOTO(kvcl_cache_layout_make(c->dev, opt, rope->table.bytes, &c->l));
+    KVCL_TRY_GOTO(kvcl_buf_create(c->dev, c->l.ml_bytes, KVCL_USE_SCRATCH, &c->ml));
+    KVCL_TRY_GOTO(kvcl_buf_create(c->dev, c->l.o_bytes, KVCL_USE_SCRATCH, &c->o));
+    if (c->l.metric_bytes)
+        KVCL_TRY_GOTO(kvcl_buf_create(c->dev, c->l.metric_bytes, KVCL_USE_SCRATCH, &c->metric));
+    KVCL_TRY_GOTO(
+        kvcl_raw_pages_create(q, opt->n_tiers ? KVCL_USE_HOT : KVCL_USE_CACHE, &c->l.hot));
+    KVCL_TRY_GOTO(create_tiers(c, q));
+    KVCL_TRY_GOTO(warm_up(c, q));
     *out = c;
     return KVCL_OK;
 fail:
@@ -105,127 +112,213 @@ void kvcl_cache_free(kvcl_cache *c)
 {
     if (!c)
         return;
-    for (uint32_t i = 0; c->segments && i < c->shape.n_layers * c->n_segments; i++) {
-        kvcl_buf_free(c->segments[i].k);
-        kvcl_buf_free(c->segments[i].v);
-    }
-    kvcl_buf_free(c->page_table);
+    kvcl_ctx *ctx = c->dev->ctx;
+    kvcl_queue_free(c->coder);
+    for (uint32_t i = 0; i < c->l.opt.n_tiers; i++)
+        kvcl_tier_free(ctx, &c->l.tiers[i]);
+    kvcl_raw_pages_free(ctx, &c->l.hot);
+    kvcl_raw_pages_free(ctx, &c->l.sink);
+    kvcl_raw_pages_free(ctx, &c->l.staging);
     kvcl_buf_free(c->ml);
     kvcl_buf_free(c->o);
-    kvcl_mem_free(c->dev->ctx, c->segments);
-    kvcl_mem_free(c->dev->ctx, c);
+    kvcl_buf_free(c->metric);
+    kvcl_mem_free(ctx, c);
 }
 
-size_t kvcl_cache_page_bytes(const kvcl_cache *c)
+const kvcl_cache_layout *kvcl_cache_get_layout(const kvcl_cache *c) { return &c->l; }
+
+bool kvcl_cache_is_tiered(const kvcl_cache *c) { return c->l.opt.n_tiers > 0; }
+
+uint32_t kvcl_cache_n_tokens(const kvcl_cache *c) { return c->n_tokens; }
+
+/* ---- positions ----------------------------------------------------------------------------- */
+
+void kvcl_cache_clear(kvcl_cache *c)
 {
-    size_t n = 0;
-    for (uint32_t i = 0; i < c->shape.n_layers * c->n_segments; i++)
-        n += c->segments[i].k->bytes + c->segments[i].v->bytes;
-    return n;
+    c->n_tokens = c->raw_low = c->n_coded = c->n_passed = 0;
+    c->has_sink = c->in_prompt = false;
 }
 
-size_t kvcl_cache_scratch_bytes(const kvcl_cache *c) { return c->scratch_bytes; }
-
-/* The page table's part for the pages of a segment. */
-static kvcl_view table_of(const kvcl_cache *c, uint32_t s)
+kvcl_status kvcl_cache_rewind(kvcl_cache *c, uint32_t n)
 {
-    return (kvcl_view){c->page_table, (size_t)s * c->pages_per_segment * sizeof(int32_t),
-                       segment_pages(c, s) * sizeof(int32_t)};
-}
-
-static kvcl_view rows_from(kvcl_view v, uint32_t i, uint32_t stride)
-{
-    size_t skip = (size_t)i * stride * sizeof(float);
-    return (kvcl_view){v.buf, v.off + skip, v.bytes - skip};
-}
-
-kvcl_status kvcl_cache_store(kvcl_cache *c, kvcl_queue *q, uint32_t layer, kvcl_view qkv,
-                             uint32_t stride, uint32_t n, uint32_t pos0,
-                             const kvcl_cache_rope *rope)
-{
-    const kvcl_cache_shape *sh = &c->shape;
-    uint32_t tokens_per_segment = c->pages_per_segment * KVCL_PAGE_TOKENS;
-    for (uint32_t i = 0, m; i < n; i += m) {
-        uint32_t pos = pos0 + i, s = pos / tokens_per_segment;
-        m = kvcl_min_u32(n - i, (s + 1) * tokens_per_segment - pos);
-        const kvcl_segment *seg = &c->segments[layer * c->n_segments + s];
-        KVCL_TRY(kvcl_op_rope_store(q, &(kvcl_rope_store_args){
-                                           .qkv = rows_from(qkv, i, stride),
-                                           .table = rope->table,
-                                           .k = whole(seg->k),
-                                           .v = whole(seg->v),
-                                           .page_table = table_of(c, s),
-                                           .n = m,
-                                           .qkv_stride = stride,
-                                           .pos0 = pos,
-                                           .n_q_heads = sh->n_q_heads,
-                                           .n_kv_heads = sh->n_kv_heads,
-                                           .head_dim = sh->head_dim,
-                                           .n_rot = rope->n_rot,
-                                           .first_page = s * c->pages_per_segment,
-                                           .n_pages = segment_pages(c, s),
-                                           .pairing = rope->pairing,
-                                           .type_k = sh->type_k,
-                                           .type_v = sh->type_v,
-                                       }));
+    KVCL_CHECK(c->dev->ctx, n <= c->n_tokens, KVCL_E_ARG, "rewind to %u tokens: the session has %u",
+               (unsigned)n, (unsigned)c->n_tokens);
+    if (c->coder)
+        KVCL_TRY(kvcl_queue_wait(c->coder)); /* it reads rows that may now be written again */
+    if (n == 0) {
+        kvcl_cache_clear(c);
+        return KVCL_OK;
     }
+    KVCL_CHECK(c->dev->ctx, n == c->n_tokens || n > c->raw_low, KVCL_E_ARG,
+               "rewind to %u tokens: exact rows are kept from token %u on, older ones only in "
+               "coded pages; rewind to 0 and prefill again, or ask for a larger hot tier",
+               (unsigned)n, (unsigned)c->raw_low);
+    c->n_tokens = n;
+    c->n_coded = kvcl_min_u32(c->n_coded, n / KVCL_PAGE_TOKENS);
+    c->n_passed = kvcl_min_u32(c->n_passed, c->n_coded);
+    c->has_sink = c->has_sink && n >= KVCL_PAGE_TOKENS;
     return KVCL_OK;
 }
 
-/* Partials of n queries (which fit the scratch) over every segment that holds tokens of theirs. */
-static kvcl_status make_partials(kvcl_cache *c, kvcl_queue *q, uint32_t layer, kvcl_view queries,
-                                 uint32_t q_stride, uint32_t n, uint32_t pos0)
+kvcl_status kvcl_cache_copy(kvcl_cache *dst, kvcl_cache *src, kvcl_queue *q)
 {
-    const kvcl_cache_shape *sh = &c->shape;
-    uint32_t n_pages = (pos0 + n - 1) / KVCL_PAGE_TOKENS + 1;
-    for (uint32_t s = 0; s * c->pages_per_segment < n_pages; s++) {
-        uint32_t first = s * c->pages_per_segment;
-        const kvcl_segment *seg = &c->segments[layer * c->n_segments + s];
-        KVCL_TRY(
-            kvcl_op_attn_raw(q, &(kvcl_attn_raw_args){
-                                    .q = queries,
-                                    .k = whole(seg->k),
-                                    .v = whole(seg->v),
-                                    .page_table = table_of(c, s),
-                                    .ml = whole(c->ml),
-                                    .o = whole(c->o),
-                                    .n = n,
-                                    .q_stride = q_stride,
-                                    .pos0 = pos0,
-                                    .n_q_heads = sh->n_q_heads,
-                                    .n_kv_heads = sh->n_kv_heads,
-                                    .head_dim = sh->head_dim,
-                                    .first_page = first,
-                                    .n_pages = kvcl_min_u32(segment_pages(c, s), n_pages - first),
-                                    .n_parts = c->n_pages,
-                                    .scale = sh->scale,
-                                    .type_k = sh->type_k,
-                                    .type_v = sh->type_v,
-                                }));
+    if (src->coder)
+        KVCL_TRY(kvcl_queue_wait(src->coder));
+    for (uint32_t layer = 0; layer < src->l.opt.n_layers; layer++) {
+        uint32_t end = kvcl_min_u32(src->l.hot.map.n_slots, src->l.n_pages);
+        KVCL_TRY(kvcl_raw_pages_copy(q, &src->l.hot, layer, &dst->l.hot, layer, 0, end));
+        if (src->has_sink)
+            KVCL_TRY(kvcl_raw_pages_copy(q, &src->l.sink, layer, &dst->l.sink, layer, 0, 1));
     }
+    for (uint32_t i = 0; i < src->l.opt.n_tiers; i++)
+        KVCL_TRY(kvcl_tier_copy(&dst->l.tiers[i], &src->l.tiers[i], q));
+    KVCL_TRY(kvcl_queue_wait(q));
+    dst->n_tokens = src->n_tokens, dst->raw_low = src->raw_low;
+    dst->n_coded = src->n_coded, dst->n_passed = src->n_passed;
+    dst->has_sink = src->has_sink;
     return KVCL_OK;
 }
 
-kvcl_status kvcl_cache_attend(kvcl_cache *c, kvcl_queue *q, uint32_t layer, kvcl_view queries,
-                              uint32_t q_stride, uint32_t n, uint32_t pos0, kvcl_view out)
+/* Where raw reading begins for a query (or a prompt's first query) at n_tokens. */
+static uint32_t raw_begin(const kvcl_cache *c)
 {
-    const kvcl_cache_shape *sh = &c->shape;
-    uint32_t width = sh->n_q_heads * sh->head_dim;
-    for (uint32_t i = 0, m; i < n; i += m) {
-        m = kvcl_min_u32(n - i, c->n_queries);
-        KVCL_TRY(
-            make_partials(c, q, layer, rows_from(queries, i, q_stride), q_stride, m, pos0 + i));
-        KVCL_TRY(kvcl_op_attn_merge(q, &(kvcl_attn_merge_args){
-                                           .ml = whole(c->ml),
-                                           .o = whole(c->o),
-                                           .out = rows_from(out, i, width),
-                                           .n = m,
-                                           .pos0 = pos0 + i,
-                                           .n_parts = c->n_pages,
-                                           .n_q_heads = sh->n_q_heads,
-                                           .head_dim = sh->head_dim,
-                                           .out_stride = width,
-                                       }));
-    }
+    uint32_t n = c->n_tokens + 1, hot = c->l.opt.n_hot;
+    return !c->l.opt.n_tiers || n <= hot ? 0 : kvcl_max_u32(n - hot, c->raw_low);
+}
+
+/* Looks at the coder's report on pages that were not yet looked at. */
+static kvcl_status pass_pages(kvcl_cache *c, kvcl_queue *q)
+{
+    if (c->n_passed == c->n_coded)
+        return KVCL_OK;
+    kvcl_status st = c->coder ? kvcl_queue_wait(c->coder) : KVCL_OK;
+    for (uint32_t i = 0; st == KVCL_OK && i < c->l.opt.n_tiers; i++)
+        st = kvcl_tier_check(&c->l.tiers[i], q, c->n_passed, c->n_coded);
+    if (st == KVCL_OK)
+        c->n_passed = c->n_coded;
+    return st;
+}
+
+kvcl_status kvcl_cache_begin(kvcl_cache *c, kvcl_queue *q, uint32_t n)
+{
+    c->in_prompt = false;
+    c->n_step = n;
+    c->raw_begin = raw_begin(c);
+    if (kvcl_div_up(c->raw_begin, KVCL_PAGE_TOKENS) > c->n_passed)
+        KVCL_TRY(pass_pages(c, q));
     return KVCL_OK;
+}
+
+/* Raw page 0 stays with the sinks; the ring will lose it. */
+static kvcl_status keep_sink(kvcl_cache *c, kvcl_queue *q, uint32_t layer,
+                             const kvcl_raw_pages *src, uint32_t src_layer)
+{
+    if (!c->l.opt.n_sink || c->has_sink)
+        return KVCL_OK;
+    return kvcl_raw_pages_copy(q, src, src_layer, &c->l.sink, layer, 0, 1);
+}
+
+static kvcl_status code_pages(kvcl_cache *c, kvcl_queue *q, uint32_t layer,
+                              const kvcl_tier_rows *rows, uint32_t end)
+{
+    for (uint32_t i = 0; i < c->l.opt.n_tiers; i++)
+        KVCL_TRY(kvcl_tier_encode(&c->l.tiers[i], q, layer, rows, c->n_coded, end));
+    return KVCL_OK;
+}
+
+static void count_tokens(kvcl_cache *c, uint32_t n)
+{
+    c->n_tokens += n;
+    uint32_t last = (c->n_tokens - 1) / KVCL_PAGE_TOKENS, slots = c->l.hot.map.n_slots;
+    if (last >= slots)
+        c->raw_low = kvcl_max_u32(c->raw_low, (last - slots + 1) * KVCL_PAGE_TOKENS);
+}
+
+kvcl_status kvcl_cache_end(kvcl_cache *c, kvcl_queue *q, uint32_t n)
+{
+    count_tokens(c, n);
+    if (!c->l.opt.n_tiers)
+        return KVCL_OK;
+    uint32_t n_layers = c->l.opt.n_layers;
+    if (c->l.opt.n_sink && !c->has_sink && c->n_tokens >= KVCL_PAGE_TOKENS) {
+        for (uint32_t layer = 0; layer < n_layers; layer++)
+            KVCL_TRY(keep_sink(c, q, layer, &c->l.hot, layer));
+        c->has_sink = true;
+    }
+    uint32_t due = kvcl_cache_pages_due(c, c->n_tokens + (c->coder ? CODE_AHEAD : 0));
+    due = kvcl_min_u32(due, c->n_tokens / KVCL_PAGE_TOKENS);
+    for (uint32_t layer = 0; layer < n_layers && due > c->n_coded; layer++) {
+        /* pages that are there whether or not they are coded ahead */
+        uint32_t n_learn = kvcl_max_u32(c->l.opt.n_hot / KVCL_PAGE_TOKENS, 2) - 1;
+        kvcl_tier_rows rows = {&c->l.hot, layer, n_learn, {0}};
+        KVCL_TRY(code_pages(c, c->coder ? c->coder : q, layer, &rows, due));
+    }
+    c->n_coded = kvcl_max_u32(c->n_coded, due);
+    return KVCL_OK;
+}
+
+/* ---- a prompt through a tiered cache -------------------------------------------------------- */
+
+kvcl_status kvcl_cache_prompt_begin(kvcl_cache *c, kvcl_queue *q, uint32_t n)
+{
+    KVCL_TRY(kvcl_cache_begin(c, q, n));
+    c->in_prompt = kvcl_cache_is_tiered(c);
+    return KVCL_OK;
+}
+
+kvcl_status kvcl_cache_layer_begin(kvcl_cache *c, kvcl_queue *q, uint32_t layer)
+{
+    if (kvcl_cache_counts_queries(c))
+        KVCL_TRY(kvcl_view_zero(q, kvcl_view_of(c->metric)));
+    if (!c->in_prompt || !c->n_tokens)
+        return KVCL_OK;
+    uint32_t end = kvcl_div_up(c->n_tokens, KVCL_PAGE_TOKENS);
+    uint32_t begin = kvcl_min_u32(c->raw_begin / KVCL_PAGE_TOKENS, c->n_coded);
+    begin = kvcl_max_u32(begin, c->raw_low / KVCL_PAGE_TOKENS);
+    return kvcl_raw_pages_copy(q, &c->l.hot, layer, &c->l.staging, 0, begin, end);
+}
+
+/* Codes what the tokens after the prompt will want coded, keeps the newest pages raw. */
+static kvcl_status take_layer(kvcl_cache *c, kvcl_queue *q, uint32_t layer, const kvcl_cache *from,
+                              uint32_t n)
+{
+    const kvcl_raw_pages *src = &from->l.staging;
+    uint32_t end = kvcl_div_up(n, KVCL_PAGE_TOKENS), slots = c->l.hot.map.n_slots;
+    uint32_t begin = c->l.opt.n_tiers && end > slots ? end - slots : 0;
+    begin = kvcl_max_u32(begin, c->n_tokens / KVCL_PAGE_TOKENS);
+    if (c->l.opt.n_tiers) {
+        kvcl_tier_rows rows = {src, 0, n / KVCL_PAGE_TOKENS, kvcl_view_of(from->metric)};
+        KVCL_TRY(code_pages(c, q, layer, &rows, kvcl_cache_pages_due(c, n)));
+        KVCL_TRY(n >= KVCL_PAGE_TOKENS ? keep_sink(c, q, layer, src, 0) : KVCL_OK);
+    }
+    return kvcl_raw_pages_copy(q, src, 0, &c->l.hot, layer, begin, end);
+}
+
+kvcl_status kvcl_cache_layer_end(kvcl_cache *c, kvcl_queue *q, uint32_t layer)
+{
+    if (!c->in_prompt)
+        return KVCL_OK;
+    return take_layer(c, q, layer, c, c->n_tokens + c->n_step);
+}
+
+kvcl_status kvcl_cache_layer_take(kvcl_cache *c, kvcl_queue *q, uint32_t layer, kvcl_cache *from)
+{
+    const kvcl_cache_options *a = &c->l.opt, *b = &from->l.opt;
+    KVCL_CHECK(c->dev->ctx,
+               a->type_k == b->type_k && a->type_v == b->type_v && a->n_ctx == b->n_ctx &&
+                   (!c->l.hot.has_ku || from->l.staging.has_ku) && (!c->metric || from->metric),
+               KVCL_E_ARG, "sessions that share a prompt must agree in context and raw types");
+    c->n_step = from->n_step;
+    return take_layer(c, q, layer, from, c->n_step);
+}
+
+kvcl_status kvcl_cache_prompt_end(kvcl_cache *c, kvcl_queue *q)
+{
+    c->in_prompt = false;
+    count_tokens(c, c->n_step);
+    if (!c->l.opt.n_tiers)
+        return KVCL_OK;
+    c->n_coded = kvcl_max_u32(c->n_coded, kvcl_cache_pages_due(c, c->n_tokens));
+    c->has_sink = c->l.opt.n_sink && c->n_tokens >= KVCL_PAGE_TOKENS;
+    return pass_pages(c, q);
 }

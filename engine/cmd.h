@@ -3,13 +3,15 @@
 #define KVCL_CMD_H
 
 #include "opt.h"
+#include "planner.h"
 
 #include <jansson.h>
 
 /* ---- the subcommands ----------------------------------------------------------------------- */
 
 extern const kvcl_command kvcl_cmd_run, kvcl_cmd_devices, kvcl_cmd_compare, kvcl_cmd_logits,
-    kvcl_cmd_tokenize, kvcl_cmd_inspect, kvcl_cmd_quantize, kvcl_cmd_bench;
+    kvcl_cmd_tokenize, kvcl_cmd_inspect, kvcl_cmd_quantize, kvcl_cmd_bench, kvcl_cmd_plan,
+    kvcl_cmd_eval, kvcl_cmd_perplexity, kvcl_cmd_capture, kvcl_cmd_svd;
 
 /* ---- option groups ------------------------------------------------------------------------- */
 
@@ -92,11 +94,11 @@ typedef struct kvcl_model_opts {
      .arg = "f16|f32",                                                       \
      .def = "f16",                                                           \
      .env = "KVCL_CACHE_TYPE_K",                                             \
-     .help = "how keys are kept"},                                           \
+     .help = "how raw keys are kept; fewer bits: --cache, --tier"},          \
     {                                                                        \
         .names = {"-ctv", "--cache-type-v"}, .kind = KVCL_OPT_CHOICE,        \
         .offset = offsetof(s, model.type_v), .arg = "f16|f32", .def = "f16", \
-        .env = "KVCL_CACHE_TYPE_V", .help = "how values are kept"            \
+        .env = "KVCL_CACHE_TYPE_V", .help = "how raw values are kept"        \
     }
 
 #define KVCL_ROW_CTX(s)                                                                          \
@@ -113,7 +115,41 @@ typedef struct kvcl_model_opts {
         .help = "prompt tokens per step; 0: 512; any number gives the same bits"             \
     }
 
+typedef struct kvcl_cache_opts {
+    const char *preset, *mem;
+    kvcl_opt_list tiers;
+} kvcl_cache_opts;
+
+/* `s` has a member `cache`. */
+#define KVCL_ROWS_CACHE(s)                                                                       \
+    {.kind = KVCL_OPT_HEADING, .help = "Cache of keys and values"},                              \
+        {.names = {"--cache"},                                                                   \
+         .kind = KVCL_OPT_CHOICE,                                                                \
+         .offset = offsetof(s, cache.preset),                                                    \
+         .arg = "exact|balanced|small|smallest|auto",                                            \
+         .env = "KVCL_CACHE",                                                                    \
+         .help =                                                                                 \
+             "exact: all tokens raw (16 bits an element); balanced: the newest 256 raw, older "  \
+             "ones quant4 (4.1 bits); small: 128 raw, then quant-k3v2 (2.6); smallest: 64 "      \
+             "raw, then quant2 (2.1); auto: the first of these that fits this machine"},         \
+        {.names = {"--tier"},                                                                    \
+         .kind = KVCL_OPT_LIST,                                                                  \
+         .offset = offsetof(s, cache.tiers),                                                     \
+         .arg = "NAME=[DEVICE:]CODEC[:TOKENS]",                                                  \
+         .env = "KVCL_TIER",                                                                     \
+         .help = "one tier, hot, warm or cold, by hand; once for each, or with comma between: "  \
+                 "hot=raw:64, warm=quant8:512, cold=cpu:quant4; what is not said comes from "    \
+                 "--cache"},                                                                     \
+    {                                                                                            \
+        .names = {"--cache-mem"}, .kind = KVCL_OPT_STRING, .offset = offsetof(s, cache.mem),     \
+        .arg = "SIZE", .env = "KVCL_CACHE_MEM",                                                  \
+        .help = "most bytes of the cache (512M, 2G); without --cache the best preset that fits " \
+                "is taken, else it must fit"                                                     \
+    }
+
 /* ---- what a subcommand opens --------------------------------------------------------------- */
+
+#define KVCL_APP_DEVICES 8
 
 typedef struct kvcl_app {
     const kvcl_common_opts *common;
@@ -121,9 +157,13 @@ typedef struct kvcl_app {
     bool err_tty, out_tty;
     kvcl_ctx *ctx;
     kvcl_dev *dev;
+    kvcl_dev *tier_devs[KVCL_APP_DEVICES]; /* further ones, for tiers */
+    size_t n_tier_devs;
     kvcl_model *model;
     kvcl_engine *engine;
     kvcl_session *session;
+    kvcl_planner_plan plan; /* of the session's cache */
+    char cache_words[192];  /* "hot=f16:256 cold=cpu:quant4" */
 } kvcl_app;
 
 /* Context with messages to stderr; prints the notes of the parsed options.  model and parsed may be
@@ -135,9 +175,33 @@ void kvcl_app_close(kvcl_app *app);
 /* Path of the model: the one named, else the shipped one; E_IO when there is none. */
 kvcl_status kvcl_app_model_path(kvcl_app *app, const kvcl_model_opts *o, char *out, size_t cap);
 kvcl_status kvcl_app_open_model(kvcl_app *app, const kvcl_model_opts *o);
-/* Model, device and engine.  A device that does not fit is refused before weights are read. */
+/* Model and device.  Without a device of o, the one that cache names for its hot tier is taken;
+ * cache may be NULL. */
+kvcl_status kvcl_app_open_device(kvcl_app *app, const kvcl_model_opts *o,
+                                 const kvcl_cache_opts *cache);
+/* Model, device and engine. */
 kvcl_status kvcl_app_open_engine(kvcl_app *app, const kvcl_model_opts *o);
 kvcl_session_options kvcl_app_session_options(const kvcl_model_opts *o);
+
+/* The strings of the options as wishes: E_ARG for bad ones.  Opens nothing. */
+kvcl_status kvcl_cache_wish_read(kvcl_ctx *ctx, const kvcl_cache_opts *o, kvcl_cache_wish *out);
+/* The name by which kvcl_device_open() finds what a tier calls its device: "gpu" becomes the id of
+ * the best GPU; E_NO_DEVICE without one. */
+kvcl_status kvcl_cache_device_name(kvcl_ctx *ctx, const char *word, char out[64]);
+/* Plans tiers for the context length and types in *s, opening the devices that wish names (they
+ * stay open until the app closes); fills *s, whose codec names borrow from *plan.  Needs model and
+ * device.  words gets the plan in the form of --tier strings. */
+kvcl_status kvcl_app_plan_cache(kvcl_app *app, const kvcl_cache_wish *wish, kvcl_session_options *s,
+                                kvcl_planner_plan *plan, char *words, size_t words_cap);
+/* Plan, engine (unless it is there) and session in one: what does not fit is refused before weights
+ * are copied.  Needs model and device. */
+kvcl_status kvcl_app_open_session(kvcl_app *app, const kvcl_cache_opts *cache,
+                                  kvcl_session_options *s);
+/* The same for a wish that was read. */
+kvcl_status kvcl_app_open_wished(kvcl_app *app, const kvcl_cache_wish *wish,
+                                 kvcl_session_options *s);
+/* With -v: bytes and bits of each tier as they are now, on stderr. */
+void kvcl_app_note_cache(const kvcl_app *app, const kvcl_session *session);
 
 /* Prints "kvcl: sentence" and returns the exit code of st (0 for KVCL_OK, printing nothing). */
 int kvcl_app_finish(kvcl_app *app, kvcl_status st);

@@ -16,6 +16,7 @@
 typedef struct bench_opts {
     kvcl_common_opts common;
     kvcl_model_opts model;
+    kvcl_cache_opts cache;
     int64_t n_prompt, n_gen, n_repeats, depth;
     bool json, no_bandwidth;
 } bench_opts;
@@ -66,6 +67,7 @@ static const kvcl_opt options[] = {
      .help = "as in llama.cpp: 0 is --device cpu, any other number leaves the default device"},
     KVCL_ROW_THREADS(bench_opts),
     KVCL_ROW_BATCH(bench_opts),
+    KVCL_ROWS_CACHE(bench_opts),
     KVCL_ROWS_CACHE_TYPES(bench_opts),
     {.kind = KVCL_OPT_HEADING, .help = "Report"},
     {.names = {"--json"}, .kind = KVCL_OPT_FLAG, AT(json), .help = "as JSON on standard output"},
@@ -84,7 +86,8 @@ typedef struct bench {
     const bench_opts *o;
     int32_t *tokens; /* [n_ctx]: fixed, well mixed ids */
     float *logits;
-    bench_test *tests; /* [2] */
+    bench_test *tests;  /* [2] */
+    kvcl_session *base; /* tiered caches: holds the tokens before; runs are copies of it */
     size_t n_tests;
     double bandwidth; /* bytes/s; 0: not measured */
     bool is_cpu;
@@ -108,7 +111,7 @@ static kvcl_status open_bench(bench *b)
 {
     const bench_opts *o = b->o;
     void *p;
-    KVCL_TRY(kvcl_app_open_engine(&b->app, &o->model));
+    KVCL_TRY(kvcl_app_open_device(&b->app, &o->model, &o->cache));
     const kvcl_model_info *m = kvcl_model_get_info(b->app.model);
     b->is_cpu = kvcl_device_get_info(b->app.dev)->kind == KVCL_KIND_CPU;
     kvcl_session_options s = kvcl_app_session_options(&o->model);
@@ -118,7 +121,7 @@ static kvcl_status open_bench(bench *b)
                "or -d",
                (long long)(o->depth + longest + 1), m->n_ctx_train);
     s.n_ctx = (uint32_t)(o->depth + longest + 1);
-    KVCL_TRY(kvcl_session_create(b->app.engine, &s, &b->app.session));
+    KVCL_TRY(kvcl_app_open_session(&b->app, &o->cache, &s));
     KVCL_TRY(kvcl_mem_array(b->app.ctx, s.n_ctx, sizeof(int32_t), "tokens", &p));
     b->tokens = p;
     for (uint32_t i = 0; i < s.n_ctx; i++)
@@ -134,14 +137,35 @@ static kvcl_status open_bench(bench *b)
     return KVCL_OK;
 }
 
-static kvcl_status run_once(bench *b, const bench_test *t, uint64_t *ns)
+/* Leaves the session with `depth` tokens.  A tiered cache cannot go back over tokens it has coded:
+ * there a copy of the state before takes the session's place. */
+static kvcl_status go_to_depth(bench *b)
 {
-    kvcl_session *s = b->app.session;
+    kvcl_app *app = &b->app;
     const uint32_t depth = (uint32_t)b->o->depth;
+    const bool copies = app->plan.choice.n_tiers > 1 && depth > 0;
+    if (copies && b->base) {
+        kvcl_session_free(app->session);
+        app->session = NULL;
+        return kvcl_session_fork(b->base, &app->session);
+    }
+    kvcl_session *s = app->session;
     KVCL_TRY(kvcl_session_rewind(s, kvcl_min_u32(depth, kvcl_session_n_tokens(s))));
     uint32_t have = kvcl_session_n_tokens(s);
     if (have < depth)
         KVCL_TRY(kvcl_session_prefill(s, b->tokens + have, depth - have, 1, b->logits, NULL, NULL));
+    if (!copies)
+        return KVCL_OK;
+    b->base = s;
+    app->session = NULL;
+    return kvcl_session_fork(b->base, &app->session);
+}
+
+static kvcl_status run_once(bench *b, const bench_test *t, uint64_t *ns)
+{
+    const uint32_t depth = (uint32_t)b->o->depth;
+    KVCL_TRY(go_to_depth(b));
+    kvcl_session *s = b->app.session;
     uint64_t begin = kvcl_os_now_ns();
     if (t->n_prompt)
         KVCL_TRY(kvcl_session_prefill(s, b->tokens + depth, t->n_prompt, 1, b->logits, NULL, NULL));
@@ -213,6 +237,17 @@ static double weight_rate(const bench *b, const bench_test *t)
     return median(t) * (double)kvcl_engine_weight_bytes_per_token(b->app.engine);
 }
 
+static void print_cache(const bench *b)
+{
+    kvcl_cache_stats st;
+    char all[32], read[32];
+    kvcl_session_cache_stats(b->app.session, &st);
+    kvcl_show_size(kvcl_session_cache_bytes(b->app.session), all, sizeof all);
+    kvcl_show_size(st.read_bytes, read, sizeof read);
+    printf("%scache %s: %s, %.2f bits an element; a token reads %s of it\n",
+           b->bandwidth > 0 ? "" : "\n", b->app.cache_words, all, st.bits_per_elem_all, read);
+}
+
 static void print_table(bench *b)
 {
     const kvcl_model_info *m = kvcl_model_get_info(b->app.model);
@@ -244,6 +279,7 @@ static void print_table(bench *b)
     if (b->bandwidth > 0)
         printf("\n%s (%s): memory %s at %.1f GB/s\n", d->name, d->detail,
                b->is_cpu ? "read" : "copied, both directions counted,", b->bandwidth * 1e-9);
+    print_cache(b);
 }
 
 static json_t *test_json(const bench *b, const bench_test *t)
@@ -284,6 +320,13 @@ static kvcl_status print_json(const bench *b)
     json_object_set_new(
         root, "weight_bytes_per_token",
         json_integer((json_int_t)kvcl_engine_weight_bytes_per_token(b->app.engine)));
+    kvcl_cache_stats st;
+    kvcl_session_cache_stats(b->app.session, &st);
+    json_object_set_new(root, "cache", json_string(b->app.cache_words));
+    json_object_set_new(root, "cache_bytes",
+                        json_integer((json_int_t)kvcl_session_cache_bytes(b->app.session)));
+    json_object_set_new(root, "cache_read_bytes_per_token",
+                        json_integer((json_int_t)st.read_bytes));
     json_object_set_new(root, "read_bytes_per_s", json_real(b->bandwidth));
     json_object_set_new(root, "bandwidth_kind", json_string(b->is_cpu ? "read" : "copy"));
     json_object_set_new(root, "results", results);
@@ -316,6 +359,7 @@ static int bench_main(const void *values, const kvcl_opt_result *parsed)
     kvcl_mem_free(b.app.ctx, b.tokens);
     kvcl_mem_free(b.app.ctx, b.logits);
     kvcl_mem_free(b.app.ctx, b.tests);
+    kvcl_session_free(b.base);
     kvcl_app_close(&b.app);
     return code;
 }

@@ -112,6 +112,9 @@ void kvcl_app_close(kvcl_app *app)
     kvcl_session_free(app->session);
     kvcl_engine_free(app->engine);
     kvcl_model_close(app->model);
+    for (size_t i = 0; i < app->n_tier_devs; i++)
+        kvcl_device_close(app->tier_devs[i]);
+    app->n_tier_devs = 0;
     kvcl_device_close(app->dev);
     kvcl_ctx_free(app->ctx);
     app->session = NULL;
@@ -188,13 +191,26 @@ static const char *wanted_device(kvcl_app *app, const kvcl_model_opts *o)
     return NULL;
 }
 
-kvcl_status kvcl_app_open_engine(kvcl_app *app, const kvcl_model_opts *o)
+kvcl_status kvcl_app_open_device(kvcl_app *app, const kvcl_model_opts *o,
+                                 const kvcl_cache_opts *cache)
 {
+    char hot[64] = "";
     const char *which = wanted_device(app, o);
     KVCL_CHECK(app->ctx, !which || !strchr(which, ','), KVCL_E_ARG,
                "--device %s: a model runs on one device; name one", which);
+    if (cache) {
+        kvcl_cache_wish wish;
+        KVCL_TRY(kvcl_cache_wish_read(app->ctx, cache, &wish));
+        if (!which && wish.tier[KVCL_WISH_HOT].device[0])
+            KVCL_TRY(kvcl_cache_device_name(app->ctx, wish.tier[KVCL_WISH_HOT].device, hot));
+    }
     KVCL_TRY(kvcl_app_open_model(app, o));
-    KVCL_TRY(kvcl_device_open(app->ctx, which, &app->dev));
+    return kvcl_device_open(app->ctx, hot[0] ? hot : which, &app->dev);
+}
+
+kvcl_status kvcl_app_open_engine(kvcl_app *app, const kvcl_model_opts *o)
+{
+    KVCL_TRY(kvcl_app_open_device(app, o, NULL));
     return kvcl_engine_create(app->model, app->dev, &app->engine);
 }
 

@@ -16,6 +16,7 @@
 typedef struct compare_opts {
     kvcl_common_opts common;
     kvcl_model_opts model;
+    kvcl_cache_opts cache;
     const char *prompt, *file, *tokens, *devices, *batches;
     int64_t n_greedy, limit;
     bool json;
@@ -70,6 +71,7 @@ static const kvcl_opt options[] = {
      .arg = "LIST",
      .def = "512",
      .help = "prompt tokens per step; several, with comma between, are compared one by one"},
+    KVCL_ROWS_CACHE(compare_opts),
     KVCL_ROWS_CACHE_TYPES(compare_opts),
     {.kind = KVCL_OPT_HEADING, .help = "Report"},
     {.names = {"--json"}, .kind = KVCL_OPT_FLAG, AT(json), .help = "as JSON on standard output"},
@@ -80,6 +82,7 @@ typedef struct compare {
     kvcl_app app;
     const compare_opts *o;
     kvcl_compare_input in;
+    kvcl_cache_wish wish;
     char targets[MAX_TARGETS][64];
     size_t n_targets;
     bool listed; /* targets were named, so that one that is missing is an error */
@@ -198,6 +201,22 @@ static kvcl_status parse_batches(compare *c)
     return KVCL_OK;
 }
 
+/* What every device must do alike. */
+static kvcl_status read_wish(compare *c)
+{
+    kvcl_cache_wish *w = &c->wish;
+    KVCL_TRY(kvcl_cache_wish_read(c->app.ctx, &c->o->cache, w));
+    KVCL_CHECK(c->app.ctx, !w->preset || strcmp(w->preset, "auto") != 0 || w->budget_bytes,
+               KVCL_E_ARG,
+               "--cache auto chooses for each machine; name a preset, or give --cache-mem");
+    KVCL_CHECK(c->app.ctx, !w->tier[KVCL_WISH_HOT].device[0], KVCL_E_ARG,
+               "--tier hot=%s:...: the hot tier is on the device that is compared; leave its "
+               "device out and name it in --devices",
+               w->tier[KVCL_WISH_HOT].device);
+    c->in.cache = w;
+    return KVCL_OK;
+}
+
 static kvcl_status prepare(compare *c)
 {
     const compare_opts *o = c->o;
@@ -206,6 +225,7 @@ static kvcl_status prepare(compare *c)
     size_t n;
     void *p;
     KVCL_TRY(parse_batches(c));
+    KVCL_TRY(read_wish(c));
     KVCL_TRY(o->devices ? named_targets(c) : all_targets(c));
     KVCL_CHECK(c->app.ctx, o->prompt || o->file || o->tokens, KVCL_E_ARG,
                "no input: give a text with -p or -f, or ids with --tokens");
@@ -315,9 +335,11 @@ static void print_table(const compare *c)
     for (size_t i = 0; i < c->n_results; i++)
         table_row(&t, &c->results[i], false);
     kvcl_table_print(&t, stdout, true, c->app.out_color);
-    printf("\n%u prompt tokens and %u greedy ones, %u logits each; cache %s/%s; prefill speed "
+    printf("\n%u prompt tokens and %u greedy ones, %u logits each; cache %s (%s/%s); prefill speed "
            "includes the logits of every position.\n",
-           c->in.n_prompt, c->in.n_greedy, c->in.n_vocab, c->o->model.type_k, c->o->model.type_v);
+           c->in.n_prompt, c->in.n_greedy, c->in.n_vocab,
+           c->n_results ? c->results[0].cache : c->reference.cache, c->o->model.type_k,
+           c->o->model.type_v);
 }
 
 static json_t *result_json(const kvcl_compare_result *r)
@@ -328,6 +350,7 @@ static json_t *result_json(const kvcl_compare_result *r)
         json_object_set_new(j, "error", kvcl_json_text(r->error, strlen(r->error)));
         return j;
     }
+    json_object_set_new(j, "cache", json_string(r->cache));
     json_object_set_new(j, "class", json_string(kvcl_exactness_name(r->device.exactness)));
     json_object_set_new(j, "n_values", json_integer((json_int_t)r->n_values));
     json_object_set_new(j, "n_differing", json_integer((json_int_t)r->n_differing));
@@ -414,10 +437,14 @@ const kvcl_command kvcl_cmd_compare = {
     .examples = "  kvcl compare -f text.txt                     # every device of this machine\n"
                 "  kvcl compare -f text.txt --devices cpu:avx2@1,opencl:pocl:0 -n 16\n"
                 "  kvcl compare -f text.txt --batch 1,7,64      # prompt in steps of 1, 7, 64\n"
+                "  kvcl compare -f text.txt --tier cold=cpu:quant2 --tier hot=raw:64\n"
                 "  kvcl compare -f text.txt --json | jq '.results[].n_differing'\n",
     .notes = "The scalar twin (cpu:scalar) runs the text and continues it greedily. Each device "
              "then gets the same tokens, and every logit at every position is compared bit by "
              "bit.\n"
+             "With --cache or --tier the reference keeps all tiers on the scalar twin; tiers "
+             "without a device sit on the device that is compared. Greedy tokens read what was "
+             "coded, prompt tokens attend to each other exactly.\n"
              "Exit code 7 says that a device of class exact differs in at least one bit.",
     .opts = options,
     .n_opts = kvcl_array_len(options),

@@ -26,6 +26,7 @@ kvcl_status kvcl_ref_logits_get(kvcl_ref_logits *r, size_t row, const float **ou
 typedef struct kvcl_compare_input {
     const kvcl_common_opts *common;
     const kvcl_model_opts *model; /* path and cache types */
+    const kvcl_cache_wish *cache;
     int32_t *prompt;
     uint32_t n_prompt, n_greedy, n_vocab;
     kvcl_ref_logits ref; /* rows 0 .. n_prompt-1: after each prompt token; then after each greedy */
@@ -34,7 +35,8 @@ typedef struct kvcl_compare_input {
 
 typedef struct kvcl_compare_result {
     char which[64];
-    uint32_t batch; /* prompt tokens per step; 0: the default */
+    char cache[192]; /* tiers, as --tier strings */
+    uint32_t batch;  /* prompt tokens per step; 0: the default */
     kvcl_device_info device;
     kvcl_status status;
     char error[512];

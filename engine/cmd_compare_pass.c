@@ -153,7 +153,11 @@ kvcl_status kvcl_compare_check(kvcl_ctx *ctx, const char *which)
 static kvcl_status open_session(pass *p, kvcl_model_opts *o)
 {
     const kvcl_compare_input *in = p->in;
-    KVCL_TRY(kvcl_app_open_engine(&p->app, o));
+    kvcl_cache_wish wish = *in->cache;
+    if (p->as_reference) /* scalar twins everywhere, wherever tiers are to be */
+        for (size_t i = 0; i < KVCL_MAX_TIERS; i++)
+            wish.tier[i].device[0] = 0;
+    KVCL_TRY(kvcl_app_open_device(&p->app, o, NULL));
     p->r->device = *kvcl_device_get_info(p->app.dev);
     if (strncmp(p->r->which, "cpu", 3) != 0) /* an index or a part of a name: tell the id */
         memcpy(p->r->which, p->r->device.id, sizeof p->r->which);
@@ -161,8 +165,10 @@ static kvcl_status open_session(pass *p, kvcl_model_opts *o)
     s.n_ctx = in->n_prompt + in->n_greedy;
     if (p->r->batch)
         s.n_batch = p->r->batch;
-    KVCL_TRY(kvcl_session_create(p->app.engine, &s, &p->app.session));
-    p->slice = kvcl_div_up(SLICE, s.n_batch) * s.n_batch;
+    KVCL_TRY(kvcl_app_open_wished(&p->app, &wish, &s));
+    memcpy(p->r->cache, p->app.cache_words, sizeof p->r->cache);
+    /* a tiered cache codes older tokens between calls: one call for the whole prompt */
+    p->slice = s.n_tiers > 1 ? in->n_prompt : kvcl_div_up(SLICE, s.n_batch) * s.n_batch;
     p->slice = kvcl_min_u32(p->slice, in->n_prompt);
     void *m;
     KVCL_TRY(

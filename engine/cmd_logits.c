@@ -1,5 +1,6 @@
 /* cmd_logits.c - kvcl logits: the model's raw output at each position, as an array for NumPy. */
 #include "cmd.h"
+#include "cmd_npy.h"
 #include "cmd_stream.h"
 
 #include "mem.h"
@@ -10,6 +11,7 @@
 typedef struct logits_opts {
     kvcl_common_opts common;
     kvcl_model_opts model;
+    kvcl_cache_opts cache;
     const char *prompt, *file, *tokens, *out;
     int64_t last;
 } logits_opts;
@@ -50,38 +52,24 @@ static const kvcl_opt options[] = {
     KVCL_ROWS_DEVICE(logits_opts),
     KVCL_ROW_THREADS(logits_opts),
     KVCL_ROW_BATCH(logits_opts),
+    KVCL_ROWS_CACHE(logits_opts),
     KVCL_ROWS_CACHE_TYPES(logits_opts),
     KVCL_ROWS_COMMON(logits_opts),
 };
 
 #define SLICE 256 /* positions whose logits are in memory at once */
 
-/* The header of the format: magic, version, length, a Python literal padded to 64 bytes. */
-static kvcl_status write_header(kvcl_os_out *f, size_t rows, size_t cols)
-{
-    const uint16_t one = 1;
-    unsigned char little;
-    memcpy(&little, &one, 1);
-    char text[256];
-    int n = snprintf(text, sizeof text,
-                     "{'descr': '%cf4', 'fortran_order': False, 'shape': (%zu, %zu), }",
-                     little ? '<' : '>', rows, cols);
-    size_t len = kvcl_align_up(10 + (size_t)n + 1, 64) - 10;
-    memset(text + n, ' ', len - (size_t)n);
-    text[len - 1] = '\n';
-    const unsigned char head[10] = {0x93, 'N', 'U', 'M',        'P',
-                                    'Y',  1,   0,   len & 0xff, (unsigned char)(len >> 8)};
-    KVCL_TRY(kvcl_os_out_write(f, head, sizeof head));
-    return kvcl_os_out_write(f, text, len);
-}
-
 /* Prefills ids in slices and writes the logits of the last n_rows positions. */
 static kvcl_status write_rows(kvcl_app *app, kvcl_os_out *f, const int32_t *ids, size_t n,
                               size_t n_rows)
 {
     const uint32_t n_vocab = kvcl_model_get_info(app->model)->n_vocab;
+    /* a tiered cache codes older tokens between calls: one call gives one prompt's logits */
+    const bool whole = app->plan.choice.n_tiers > 1;
+    const size_t slice = whole ? n : SLICE, most = whole ? n_rows : SLICE;
     void *p;
-    KVCL_TRY(kvcl_mem_array(app->ctx, (size_t)SLICE * n_vocab, sizeof(float), "logits", &p));
+    KVCL_TRY(
+        kvcl_mem_array(app->ctx, most * n_vocab, sizeof(float), "logits (--last takes fewer)", &p));
     kvcl_progress progress;
     kvcl_progress_init(&progress, app, "logits", "tokens");
     progress.total = n;
@@ -89,8 +77,8 @@ static kvcl_status write_rows(kvcl_app *app, kvcl_os_out *f, const int32_t *ids,
     const size_t first = n - n_rows;
     for (size_t i = 0; i < n && st == KVCL_OK;) {
         /* positions before the first row that is wanted need no slices */
-        size_t m = i < first ? first - i : kvcl_min_size(SLICE, n - i);
-        size_t rows = i < first ? 0 : m;
+        size_t m = i < first && !whole ? first - i : kvcl_min_size(slice, n - i);
+        size_t rows = whole ? n_rows : i < first ? 0 : m;
         st = kvcl_session_prefill(app->session, ids + i, (uint32_t)m, (uint32_t)rows, p,
                                   kvcl_progress_prefill, &progress);
         if (st == KVCL_OK)
@@ -111,12 +99,13 @@ static kvcl_status compute(kvcl_app *app, const logits_opts *o, const int32_t *i
     if (s.n_ctx == 0) /* the input says how much is needed */
         s.n_ctx = kvcl_min_u32(info->n_ctx_train, (uint32_t)kvcl_min_size(n, UINT32_MAX));
     KVCL_TRY(kvcl_check_fits(app, n, s.n_ctx));
-    KVCL_TRY(kvcl_session_create(app->engine, &s, &app->session));
+    KVCL_TRY(kvcl_app_open_session(app, &o->cache, &s));
     KVCL_TRY(kvcl_check_fits(app, n, kvcl_session_n_ctx(app->session)));
     size_t n_rows = o->last > 0 ? kvcl_min_size((size_t)o->last, n) : n;
     KVCL_TRY(kvcl_os_out_create(app->ctx, o->out, &f));
     kvcl_interrupt_catch();
-    kvcl_status st = write_header(f, n_rows, info->n_vocab);
+    const size_t dims[2] = {n_rows, info->n_vocab};
+    kvcl_status st = kvcl_npy_header(f, dims, 2);
     if (st == KVCL_OK)
         st = write_rows(app, f, ids, n, n_rows);
     if (st != KVCL_OK) {
@@ -126,6 +115,7 @@ static kvcl_status compute(kvcl_app *app, const logits_opts *o, const int32_t *i
     KVCL_TRY(kvcl_os_out_commit(f));
     kvcl_app_note(app, "%s: float32 [%zu][%u], after %zu tokens on %s", o->out, n_rows,
                   info->n_vocab, n, kvcl_device_get_info(app->dev)->id);
+    kvcl_app_note_cache(app, app->session);
     return KVCL_OK;
 }
 
@@ -136,7 +126,7 @@ static kvcl_status logits(kvcl_app *app, const logits_opts *o)
     KVCL_CHECK(app->ctx, o->out, KVCL_E_ARG, "no output file: name one with -o FILE.npy");
     KVCL_CHECK(app->ctx, o->prompt || o->file || o->tokens, KVCL_E_ARG,
                "no input: give a text with -p or -f, or ids with --tokens");
-    KVCL_TRY(kvcl_app_open_engine(app, &o->model));
+    KVCL_TRY(kvcl_app_open_device(app, &o->model, &o->cache));
     KVCL_TRY(kvcl_input_tokens(app, o->prompt, o->file, o->tokens, &ids, &n));
     kvcl_status st = compute(app, o, ids, n);
     kvcl_mem_free(app->ctx, ids);
@@ -164,7 +154,9 @@ const kvcl_command kvcl_cmd_logits = {
                 "  kvcl logits --tokens t.i32 -ctk f32 -ctv f32 -o x.npy   # f32 cache\n"
                 "  python3 -c 'import numpy; print(numpy.load(\"all.npy\").argmax(1))'\n",
     .notes = "Row i holds the logits after token i of the input, the begin token included where "
-             "the model has one. The file appears complete or not at all.",
+             "the model has one. The file appears complete or not at all.\n"
+             "A prompt's own tokens attend to each other exactly whatever the cache, so lossy "
+             "tiers change no logit here; 'kvcl eval' measures what they do.",
     .opts = options,
     .n_opts = kvcl_array_len(options),
     .values_bytes = sizeof(logits_opts),

@@ -12,6 +12,7 @@
 typedef struct run_opts {
     kvcl_common_opts common;
     kvcl_model_opts model;
+    kvcl_cache_opts cache;
     const char *prompt, *file;
     int64_t n_predict, seed, top_k, repeat_last_n;
     double temp, top_p, min_p, repeat_penalty;
@@ -141,6 +142,7 @@ static const kvcl_opt options[] = {
      .arg = "N",
      .max = 65536,
      .help = "as -b; the smaller of the two counts"},
+    KVCL_ROWS_CACHE(run_opts),
     KVCL_ROWS_CACHE_TYPES(run_opts),
     KVCL_ROWS_COMMON(run_opts),
 };
@@ -236,11 +238,11 @@ static kvcl_status load(run *r, const kvcl_opt_result *parsed)
 {
     kvcl_app *app = &r->app;
     KVCL_TRY(read_prompt(r, parsed));
-    KVCL_TRY(kvcl_app_open_engine(app, &r->o->model));
+    KVCL_TRY(kvcl_app_open_device(app, &r->o->model, &r->o->cache));
     KVCL_TRY(tokenise(r));
     KVCL_TRY(open_sampler(r));
     kvcl_session_options s = kvcl_app_session_options(&r->o->model);
-    KVCL_TRY(kvcl_session_create(app->engine, &s, &app->session));
+    KVCL_TRY(kvcl_app_open_session(app, &r->o->cache, &s));
     KVCL_TRY(kvcl_check_fits(app, r->n_tokens, kvcl_session_n_ctx(app->session)));
     void *p;
     KVCL_TRY(kvcl_mem_array(app->ctx, kvcl_model_get_info(app->model)->n_vocab, sizeof(float),
@@ -323,9 +325,10 @@ static void print_load(const run *r)
     kvcl_app_note(app, "load         %8.1f ms   %s, %s of weights, on %s (%s)",
                   kvcl_seconds(r->loaded_ns - r->begin_ns) * 1e3, m->name, weights, d->id,
                   d->detail);
-    kvcl_app_note(app, "cache        %8u of %u tokens, %s (%s/%s)",
+    kvcl_app_note(app, "cache        %8u of %u tokens, %s (%s)",
                   kvcl_session_n_tokens(app->session), kvcl_session_n_ctx(app->session), cache,
-                  r->o->model.type_k, r->o->model.type_v);
+                  app->cache_words);
+    kvcl_app_note_cache(app, app->session);
 }
 
 static void print_timings(const run *r)
@@ -432,11 +435,15 @@ const kvcl_command kvcl_cmd_run = {
         "  kvcl run -m model.gguf -f prompt.txt --temp 0     # greedy: the same text everywhere\n"
         "  echo 'Once upon a time' | kvcl run -f - -s 7      # prompt from a pipe, fixed seed\n"
         "  kvcl run --device opencl:nvidia:0 -p Hello        # on a named device\n"
+        "  kvcl run --cache small -f long.txt -v             # old tokens in 2.6 bits\n"
+        "  kvcl run --tier hot=raw:512 --tier cold=cpu:quant4 -f long.txt\n"
         "  kvcl run --no-display-prompt -q -f p.txt >out.txt # nothing but the new text\n",
     .notes = "The text goes to standard output, everything else to standard error. The first "
              "Ctrl-C ends the text and prints the timings, the second ends the program.\n"
              "Every device of class exact computes the same bits, so the same prompt, options and "
-             "seed give the same text on each of them; see 'kvcl compare'.",
+             "seed give the same text on each of them; see 'kvcl compare'. The cache's codecs are "
+             "part of those options, where its tiers live is not: 'kvcl plan' tells what a cache "
+             "takes.",
     .opts = options,
     .n_opts = kvcl_array_len(options),
     .values_bytes = sizeof(run_opts),

@@ -163,6 +163,7 @@ static kvcl_status open_one(kvcl_ctx *ctx, const kvcl_device_info *info, const k
     dev->ctx = ctx;
     dev->backend = owner;
     dev->info = *info;
+    atomic_flag_clear(&dev->uses_busy);
     if (info->kind == KVCL_KIND_CPU) {
         dev->info.n_units = ctx->n_threads;
         snprintf(dev->info.id, sizeof dev->info.id, "%s", id);
@@ -220,24 +221,7 @@ void kvcl_device_close(kvcl_dev *dev)
 
 const kvcl_device_info *kvcl_device_get_info(const kvcl_dev *dev) { return &dev->info; }
 
-/* ---- memory limit and self-test ------------------------------------------------------------ */
-
-kvcl_status kvcl_dev_mem_take(kvcl_dev *dev, size_t bytes, const char *what)
-{
-    uint64_t limit = kvcl_mem_limit(dev->ctx);
-    size_t used = atomic_fetch_add(&dev->bytes_used, bytes);
-    if (bytes > limit || used > limit - bytes) {
-        atomic_fetch_sub(&dev->bytes_used, bytes);
-        return kvcl_fail(
-            dev->ctx, KVCL_E_DEVICE_MEM,
-            "%s: no memory for %s: %zu bytes asked, %zu in use, KVCL_MEM_LIMIT is %llu; "
-            "use a smaller model or context (-c)",
-            dev->info.id, what, bytes, used, (unsigned long long)limit);
-    }
-    return KVCL_OK;
-}
-
-void kvcl_dev_mem_give(kvcl_dev *dev, size_t bytes) { atomic_fetch_sub(&dev->bytes_used, bytes); }
+/* ---- self-test ----------------------------------------------------------------------------- */
 
 /* FNV-1a over the words of the scalar twin's self-test; tests/test_ops.c recomputes it. */
 #define KVCL_SELFTEST_HASH UINT64_C(0x419493c54cf3c691)
@@ -269,10 +253,13 @@ fail:
 
 kvcl_status kvcl_buf_create(kvcl_dev *dev, size_t bytes, const char *what, kvcl_buf **out)
 {
-    KVCL_TRY(kvcl_dev_mem_take(dev, bytes, what));
+    uint32_t use;
+    KVCL_TRY(kvcl_dev_mem_take(dev, bytes, what, &use));
     kvcl_status st = dev->ops.buf_create(dev, bytes, out);
-    if (st != KVCL_OK)
-        kvcl_dev_mem_give(dev, bytes);
+    if (st == KVCL_OK)
+        (*out)->use = use;
+    else
+        kvcl_dev_mem_give(dev, bytes, use);
     return st;
 }
 
@@ -281,7 +268,7 @@ void kvcl_buf_free(kvcl_buf *buf)
     if (!buf)
         return;
     kvcl_dev *dev = buf->dev;
-    kvcl_dev_mem_give(dev, buf->bytes);
+    kvcl_dev_mem_give(dev, buf->bytes, buf->use);
     dev->ops.buf_free(dev, buf);
 }
 

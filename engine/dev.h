@@ -16,8 +16,13 @@
 #define KVCL_DEV_H
 
 #include "base.h"
+#include "ops_code.h"
+#include "ops_fit.h"
 #include "ops_kv.h"
 #include "ops_model.h"
+#include "ops_pack.h"
+#include "ops_spectral.h"
+#include "ops_svd.h"
 
 #include <stdatomic.h>
 
@@ -65,13 +70,31 @@ typedef struct kvcl_dev_ops {
 #undef KVCL_OP
 } kvcl_dev_ops;
 
+/* What a device's buffers are for: live counters by the names that kvcl_buf_create() was given,
+ * which are those of a plan's rows (session_plan.c). */
+#define KVCL_DEV_USES 32
+#define KVCL_USE_WEIGHTS "weights"
+#define KVCL_USE_CACHE "cache" /* raw, without tiers */
+#define KVCL_USE_HOT "hot tier"
+#define KVCL_USE_SINKS "sinks"
+#define KVCL_USE_STAGING "staging of a prompt"
+#define KVCL_USE_SCRATCH "attention scratch"
+#define KVCL_USE_ACTIVATIONS "activations"
+typedef struct kvcl_dev_use {
+    char what[40];
+    size_t bytes;
+} kvcl_dev_use;
+
 struct kvcl_dev {
     kvcl_ctx *ctx;
     const struct kvcl_backend *backend;
     kvcl_dev_ops ops;
     kvcl_device_info info;
     atomic_size_t bytes_used; /* of all buffers and matrices; bounded by KVCL_MEM_LIMIT */
-    void *impl;               /* the backend's */
+    atomic_flag uses_busy;    /* taken while one of the next two is looked at */
+    uint32_t n_uses;
+    kvcl_dev_use uses[KVCL_DEV_USES]; /* the last one counts all that found no place */
+    void *impl;                       /* the backend's */
 };
 
 struct kvcl_queue {
@@ -82,7 +105,8 @@ struct kvcl_queue {
 struct kvcl_buf {
     kvcl_dev *dev;
     size_t bytes;
-    void *impl; /* cpu: the memory; opencl: cl_mem */
+    uint32_t use; /* in dev->uses */
+    void *impl;   /* cpu: the memory; opencl: cl_mem */
 };
 
 #define KVCL_MAT_PARTS 64
@@ -113,9 +137,13 @@ typedef struct kvcl_backend {
 extern const kvcl_backend kvcl_cpu_backend;
 extern const kvcl_backend kvcl_cl_backend; /* absent when built with KVCL_OPENCL=OFF */
 
-/* Counts device memory against KVCL_MEM_LIMIT: E_DEVICE_MEM with a sentence naming `what`. */
-kvcl_status kvcl_dev_mem_take(kvcl_dev *dev, size_t bytes, const char *what);
-void kvcl_dev_mem_give(kvcl_dev *dev, size_t bytes);
+/* Counts device memory against KVCL_MEM_LIMIT, E_DEVICE_MEM with a sentence naming `what`, and
+ * under that name; *use_out is what to give it back with. */
+kvcl_status kvcl_dev_mem_take(kvcl_dev *dev, size_t bytes, const char *what, uint32_t *use_out);
+void kvcl_dev_mem_give(kvcl_dev *dev, size_t bytes, uint32_t use);
+/* The counters, as they are now; names whose bytes are all given back stay, with 0.  Returns how
+ * many. */
+uint32_t kvcl_dev_mem_uses(kvcl_dev *dev, kvcl_dev_use out[KVCL_DEV_USES]);
 
 /* The self-test every backend runs when a device is opened: kvcl_op_selftest() on `q`, hashed and
  * compared with the golden hash.  *exact_out says whether they agree. */

@@ -47,7 +47,8 @@ extern "C" {
     X(E_IO, -12, "file could not be read or written", 1)        \
     X(E_FULL, -20, "budget reached", 1)                         \
     X(E_DIFFERS, -21, "an exact device computed other bits", 7) \
-    X(E_INTERRUPTED, -22, "interrupted", 130)
+    X(E_INTERRUPTED, -22, "interrupted", 130)                   \
+    X(E_NOT_FINITE, -23, "a key or value is not a finite number", 1)
 
 typedef enum kvcl_status {
 #define KVCL_STATUS_ENUM(name, value, sentence, exit_code) KVCL_##name = (value),
@@ -213,11 +214,28 @@ void kvcl_engine_free(kvcl_engine *engine);
 /* Bytes of weights that one decode step reads. */
 uint64_t kvcl_engine_weight_bytes_per_token(const kvcl_engine *engine);
 
+#define KVCL_MAX_TIERS 3
+
+/* One tier of the cache.  Tokens age from tier to tier, newest first: hot, warm, cold.  The hot
+ * tier is raw (type_k, type_v); each page that leaves it is coded, once for each later tier, from
+ * its exact rows. */
+typedef struct kvcl_tier_options {
+    kvcl_dev *dev;     /* where its pages live and are read; NULL: the engine's; keeps */
+    const char *codec; /* "f16", "quant4", "quant-k3v2/post", "q8_0" ...; NULL for the hot tier */
+    /* hot (its device is the engine's): the newest tokens that are read raw, 64 at least, rounded
+     * up to whole pages; later tiers: how many tokens it holds; 0 in the last one: all that is left
+     */
+    uint32_t tokens;
+} kvcl_tier_options;
+
 typedef struct kvcl_session_options {
     uint32_t n_ctx;   /* tokens the cache holds; 0: min(model's context, 8192) */
     uint32_t n_batch; /* prompt tokens per step; 0: 512 */
-    kvcl_type type_k; /* KVCL_F16 (default of kvcl_session_defaults) or KVCL_F32 */
+    kvcl_type type_k; /* of raw rows: KVCL_F16 (default of kvcl_session_defaults) or KVCL_F32 */
     kvcl_type type_v;
+    uint32_t n_sink;  /* first tokens that stay raw beside lossy tiers; at most 32; default 8 */
+    uint32_t n_tiers; /* 0 or 1: the whole cache is raw, on the engine's device */
+    kvcl_tier_options tiers[KVCL_MAX_TIERS];
 } kvcl_session_options;
 
 kvcl_session_options kvcl_session_defaults(void);
@@ -229,10 +247,64 @@ void kvcl_session_free(kvcl_session *session);
 /* Tokens in the cache, and the most it holds. */
 uint32_t kvcl_session_n_tokens(const kvcl_session *session);
 uint32_t kvcl_session_n_ctx(const kvcl_session *session);
-/* Forgets all tokens from position n_tokens on. */
+/* Forgets all tokens from position n_tokens on.  With lossy tiers: into the hot window, or to 0;
+ * E_ARG, nothing forgotten, for what lies between (those tokens' exact rows are gone). */
 kvcl_status kvcl_session_rewind(kvcl_session *session, uint32_t n_tokens);
-/* Bytes of the cache's pages: what is allocated. */
+/* Copies a session with all its tokens: both go on from the same bits. */
+kvcl_status kvcl_session_fork(kvcl_session *session, kvcl_session **out);
+
+typedef struct kvcl_tier_stats {
+    char tier[8], device[64], codec[32];
+    uint32_t n_tokens; /* that the next query reads here */
+    uint32_t capacity; /* tokens its pages have room for */
+    uint64_t bytes;    /* allocated for pages */
+    const char *part_name[4];
+    uint64_t part_bytes[4]; /* their sum is bytes */
+    double bits_per_elem;   /* of a whole page */
+} kvcl_tier_stats;
+
+/* All bytes are those that are allocated, all layers together. */
+typedef struct kvcl_cache_stats {
+    uint32_t n_tiers;
+    kvcl_tier_stats tiers[KVCL_MAX_TIERS];
+    uint64_t sink_bytes, mean_bytes;
+    uint64_t basis_bytes;   /* what codecs learned of the layers */
+    uint64_t staging_bytes; /* one layer's raw rows of a prompt on its way to lossy tiers */
+    uint64_t scratch_bytes; /* partials, tables, buffers between devices */
+    uint64_t total_bytes;
+    uint64_t read_bytes; /* what attention over the tokens so far reads for one more token */
+    double
+        bits_per_elem; /* of the coded tokens: codes, scales, means, bases; 0 without lossy tiers */
+    double bits_per_elem_all; /* of all tokens so far: the above, hot rows and sinks */
+} kvcl_cache_stats;
+
+void kvcl_session_cache_stats(const kvcl_session *session, kvcl_cache_stats *out);
+/* Bytes of the cache's pages (tiers, sinks, means): what is allocated. */
 uint64_t kvcl_session_cache_bytes(const kvcl_session *session);
+
+/* Memory that a session will ask for, told before anything is allocated. */
+#define KVCL_PLAN_ROWS 24
+typedef struct kvcl_plan_row {
+    char device[64], what[48]; /* "cold tier, quant4" */
+    uint64_t bytes;
+} kvcl_plan_row;
+
+typedef struct kvcl_session_plan {
+    uint32_t n_rows;
+    kvcl_plan_row rows[KVCL_PLAN_ROWS];
+    uint64_t weight_bytes; /* on the engine's device; on the CPU: mapped from the file */
+    uint64_t cache_bytes;  /* tiers, sinks, means */
+    uint64_t total_bytes;  /* all rows */
+    double bits_per_elem;  /* of the lossy tiers' pages; 16 without */
+} kvcl_session_plan;
+
+/* What kvcl_session_create() would allocate for this model on `dev` (NULL: the CPU's sizes); E_ARG
+ * and E_UNSUPPORTED as there. */
+kvcl_status kvcl_session_plan_make(const kvcl_model *model, kvcl_dev *dev,
+                                   const kvcl_session_options *opt, kvcl_session_plan *out);
+/* The same rows for what is allocated now, from the live counters of the session's devices; names
+ * without codecs ("cold tier").  Buffers of other sessions on these devices count, too. */
+void kvcl_session_memory(const kvcl_session *session, kvcl_session_plan *out);
 
 /* Called between the steps of a prefill; return false to stop (E_INTERRUPTED). */
 typedef bool (*kvcl_prefill_fn)(void *user, uint32_t n_done, uint32_t n_total);
@@ -243,8 +315,23 @@ typedef bool (*kvcl_prefill_fn)(void *user, uint32_t n_done, uint32_t n_total);
 kvcl_status kvcl_session_prefill(kvcl_session *session, const int32_t *tokens, uint32_t n_tokens,
                                  uint32_t n_logits, float *logits, kvcl_prefill_fn progress,
                                  void *user);
+/* The same for several empty sessions of one engine and one length at once: the prompt is computed
+ * once (exactly, as always) and every session's tiers are filled from it.  For comparisons. */
+kvcl_status kvcl_session_prefill_shared(kvcl_session *const *sessions, uint32_t n_sessions,
+                                        const int32_t *tokens, uint32_t n_tokens, uint32_t n_logits,
+                                        float *logits, kvcl_prefill_fn progress, void *user);
 /* Appends one generated token and writes the logits after it, [n_vocab]. */
 kvcl_status kvcl_session_decode(kvcl_session *session, int32_t token, float *logits);
+
+/* Lets `fn` see rows of a step's activations, for measurements (slow: the device is waited for).
+ *   KVCL_TAP_QKV  [n][Hq*D | Hk*D | Hk*D] before rotation
+ *   KVCL_TAP_Q    [n][Hq*D] after rotation
+ *   KVCL_TAP_ATT  [n][Hq*D] attention's output
+ * mask: a sum of 1u << KVCL_TAP_...; fn NULL ends it.  rows borrow. */
+typedef enum kvcl_tap_point { KVCL_TAP_QKV = 0, KVCL_TAP_Q = 1, KVCL_TAP_ATT = 2 } kvcl_tap_point;
+typedef void (*kvcl_tap_fn)(void *user, kvcl_tap_point point, uint32_t layer, uint32_t pos0,
+                            uint32_t n, const float *rows, uint32_t width);
+kvcl_status kvcl_session_set_tap(kvcl_session *session, uint32_t mask, kvcl_tap_fn fn, void *user);
 
 /* ---- sampling ------------------------------------------------------------------------------ */
 
@@ -268,6 +355,33 @@ void kvcl_sampler_free(kvcl_sampler *sampler);
 kvcl_status kvcl_sampler_pick(kvcl_sampler *sampler, const float *logits, int32_t *token_out);
 /* Tells the sampler of a token that came from elsewhere (the prompt), for the repeat penalty. */
 void kvcl_sampler_accept(kvcl_sampler *sampler, int32_t token);
+
+/* ---- singular values ----------------------------------------------------------------------- */
+
+typedef struct kvcl_rsvd_options {
+    uint32_t rank;       /* singular values wanted; rank + oversample: at most 128, rows and cols */
+    uint32_t oversample; /* columns of the sketch beyond rank: 8 by default */
+    uint32_t power;      /* power iterations: 4 by default, at most 64 */
+    /* Key the random numbers: the same ones, the same bits.  Matrix b of a batch has page + b. */
+    uint64_t seed;
+    uint32_t layer, head, page;
+} kvcl_rsvd_options;
+
+/* As far as rank + oversample fit a rows x cols matrix. */
+kvcl_rsvd_options kvcl_rsvd_defaults(uint32_t rank, size_t rows, size_t cols);
+
+/* Truncated singular value decompositions by random projection: A ~ U diag(S) V^T for each of n
+ * matrices a [n][rows][cols], row-major, on the device; u [n][rows][rank], s [n][rank] descending,
+ * v [n][cols][rank].  The bits are the same on every exact device.  Of each column of v the entry
+ * of largest magnitude is positive; beyond a matrix's rank s is 0 and columns of u or v are zero.
+ * Up to 256 columns and 2^20 rows, or the other way round, are one step on the device; beyond, up
+ * to 65536 of either, the range finder runs in products with the whole matrix there and leaves a
+ * matrix of rank + oversample columns to that step.
+ *   a, opt borrow; u, s, v: the caller's memory, undefined on failure
+ * E_UNSUPPORTED for sizes beyond; E_NOT_FINITE when a value is not finite or from 2^100 on;
+ * E_MEM, E_DEVICE_MEM.  Cost: see engine/ops_svd.h. */
+kvcl_status kvcl_rsvd(kvcl_dev *dev, const float *a, size_t n, size_t rows, size_t cols,
+                      const kvcl_rsvd_options *opt, float *u, float *s, float *v);
 
 #ifdef __cplusplus
 }

@@ -170,6 +170,16 @@ static bool parse_float(const char *text, const kvcl_opt *o, double *out)
     return true;
 }
 
+static kvcl_status add_to_list(kvcl_opt_result *r, const char *from, const char *text,
+                               kvcl_opt_list *list)
+{
+    if (list->n == kvcl_array_len(list->item))
+        return fail(r, "%s is given more than %zu times; leave out '%s'", from,
+                    kvcl_array_len(list->item), text);
+    list->item[list->n++] = text;
+    return KVCL_OK;
+}
+
 /* `from` names the source in messages: "--temp" or "KVCL_TEMP". */
 static kvcl_status set_value(kvcl_opt_result *r, const kvcl_opt *o, const char *from,
                              const char *text, void *values)
@@ -195,6 +205,8 @@ static kvcl_status set_value(kvcl_opt_result *r, const kvcl_opt *o, const char *
     case KVCL_OPT_STRING:
         *(const char **)slot = text;
         break;
+    case KVCL_OPT_LIST:
+        return add_to_list(r, from, text, slot);
     case KVCL_OPT_CHOICE:
     case KVCL_OPT_SWITCH:
         ok = kvcl_opt_choice(o->arg, text);
@@ -247,7 +259,8 @@ static kvcl_status unknown(const kvcl_command *cmd, const char *given, kvcl_opt_
     const char *near = nearest(cmd, given);
     if (near)
         return fail(r, "'%s' has no option '%s'; did you mean '%s'?", cmd->name, given, near);
-    return fail(r, "'%s' has no option '%s'; 'kvcl %s -h' lists them", cmd->name, given, cmd->name);
+    return fail(r, "'%s' has no option '%s'; '%s %s -h' lists them", cmd->name, given,
+                kvcl_opt_program(cmd), cmd->name);
 }
 
 static kvcl_status take_foreign(const kvcl_command *cmd, const char *given, cursor *c,
@@ -276,7 +289,11 @@ static kvcl_status take_foreign(const kvcl_command *cmd, const char *given, curs
 static kvcl_status take_option(const kvcl_command *cmd, const kvcl_opt *o, const char *given,
                                cursor *c, void *values, kvcl_opt_result *r)
 {
-    r->given |= UINT64_C(1) << (size_t)(o - cmd->opts);
+    const uint64_t bit = UINT64_C(1) << (size_t)(o - cmd->opts);
+    if (o->kind == KVCL_OPT_LIST && !(r->typed & bit)) /* the environment's list makes way */
+        ((kvcl_opt_list *)(void *)((unsigned char *)values + o->offset))->n = 0;
+    r->given |= bit;
+    r->typed |= bit;
     const char *next = c->i < c->argc ? c->argv[c->i] : NULL;
     switch (o->kind) {
     case KVCL_OPT_HELP:
@@ -313,8 +330,8 @@ static kvcl_status take_option(const kvcl_command *cmd, const kvcl_opt *o, const
 static kvcl_status take_word(const kvcl_command *cmd, const char *word, kvcl_opt_result *r)
 {
     if (r->n_pos >= cmd->max_pos || r->n_pos >= KVCL_OPT_MAX_POS)
-        return fail(r, "'%s' is one argument too many; usage: kvcl %s %s", word, cmd->name,
-                    cmd->synopsis);
+        return fail(r, "'%s' is one argument too many; usage: %s %s %s", word,
+                    kvcl_opt_program(cmd), cmd->name, cmd->synopsis);
     r->pos[r->n_pos++] = word;
     return KVCL_OK;
 }
@@ -358,6 +375,7 @@ kvcl_status kvcl_opt_parse(const kvcl_command *cmd, int argc, char *const *argv,
         KVCL_TRY(take_argument(cmd, &c, values, out));
     }
     if (out->n_pos < cmd->min_pos)
-        return fail(out, "an argument is missing; usage: kvcl %s %s", cmd->name, cmd->synopsis);
+        return fail(out, "an argument is missing; usage: %s %s %s", kvcl_opt_program(cmd),
+                    cmd->name, cmd->synopsis);
     return KVCL_OK;
 }

@@ -20,12 +20,20 @@ typedef enum kvcl_opt_kind {
     KVCL_OPT_STRING, /* const char *, borrowed from argv or the environment */
     KVCL_OPT_CHOICE, /* const char *: one of the words of arg, "f16|f32" */
     KVCL_OPT_SWITCH, /* as CHOICE, but the value may be missing: then "on" */
+    KVCL_OPT_LIST,   /* kvcl_opt_list: one more string each time */
     KVCL_OPT_HELP,   /* stops parsing: short help */
     KVCL_OPT_MANUAL, /* stops parsing: full help */
     KVCL_OPT_HEADING /* no option: a line between groups in the help */
 } kvcl_opt_kind;
 
 #define KVCL_OPT_NAMES 8 /* names of one option, at most */
+
+/* The values of an option that may be given several times; the strings borrow as those of STRING.
+ */
+typedef struct kvcl_opt_list {
+    const char *item[8];
+    size_t n;
+} kvcl_opt_list;
 
 typedef struct kvcl_opt {
     const char *names[KVCL_OPT_NAMES]; /* "-m", "--model"; the last one stands in messages */
@@ -41,6 +49,7 @@ typedef struct kvcl_opt {
 typedef struct kvcl_opt_result kvcl_opt_result;
 
 typedef struct kvcl_command {
+    const char *program; /* NULL: "kvcl" */
     const char *name;
     const char *summary;  /* one line of the listing */
     const char *synopsis; /* what follows "kvcl <name>" in the usage line */
@@ -63,6 +72,7 @@ struct kvcl_opt_result {
     const char *notes[KVCL_OPT_MAX_NOTES]; /* what an accepted flag of llama.cpp means here */
     size_t n_notes;
     uint64_t given;   /* bit i: row i of the table was on the command line or in the environment */
+    uint64_t typed;   /* bit i: on the command line */
     int help;         /* 1: short help was asked for, 2: full help */
     char error[1024]; /* one sentence when parsing failed */
 };
@@ -74,6 +84,12 @@ kvcl_status kvcl_opt_parse(const kvcl_command *cmd, int argc, char *const *argv,
                            kvcl_opt_result *out);
 /* True when the option of that name was on the command line or in the environment. */
 bool kvcl_opt_given(const kvcl_opt_result *r, const char *name);
+
+/* What stands before the command's name where it is typed. */
+static inline const char *kvcl_opt_program(const kvcl_command *cmd)
+{
+    return cmd->program ? cmd->program : "kvcl";
+}
 
 /* -h: usage and one line per option.  --help: examples first, then everything. */
 void kvcl_opt_print_short(FILE *f, const kvcl_command *cmd);

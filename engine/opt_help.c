@@ -16,7 +16,7 @@ const char kvcl_opt_exit_codes[] = "  0  success\n"
 static bool has_value(const kvcl_opt *o)
 {
     return o->kind == KVCL_OPT_INT || o->kind == KVCL_OPT_FLOAT || o->kind == KVCL_OPT_STRING ||
-           o->kind == KVCL_OPT_CHOICE || o->kind == KVCL_OPT_SWITCH;
+           o->kind == KVCL_OPT_CHOICE || o->kind == KVCL_OPT_SWITCH || o->kind == KVCL_OPT_LIST;
 }
 
 /* "-m, --model FILE" */
@@ -87,15 +87,17 @@ static void print_options(FILE *f, const kvcl_command *cmd, bool full)
 
 void kvcl_opt_print_short(FILE *f, const kvcl_command *cmd)
 {
-    fprintf(f, "usage: kvcl %s %s\n%s.\n", cmd->name, cmd->synopsis, cmd->summary);
+    fprintf(f, "usage: %s %s %s\n%s.\n", kvcl_opt_program(cmd), cmd->name, cmd->synopsis,
+            cmd->summary);
     print_options(f, cmd, false);
-    fprintf(f, "\n'kvcl %s --help' has examples and more.\n", cmd->name);
+    fprintf(f, "\n'%s %s --help' has examples and more.\n", kvcl_opt_program(cmd), cmd->name);
 }
 
 void kvcl_opt_print_full(FILE *f, const kvcl_command *cmd)
 {
-    fprintf(f, "kvcl %s: %s.\n\nExamples\n%s\n", cmd->name, cmd->summary, cmd->examples);
-    fprintf(f, "usage: kvcl %s %s\n", cmd->name, cmd->synopsis);
+    fprintf(f, "%s %s: %s.\n\nExamples\n%s\n", kvcl_opt_program(cmd), cmd->name, cmd->summary,
+            cmd->examples);
+    fprintf(f, "usage: %s %s %s\n", kvcl_opt_program(cmd), cmd->name, cmd->synopsis);
     print_options(f, cmd, true);
     if (cmd->notes) {
         fputs("\nNotes\n", f);

@@ -19,6 +19,7 @@
 #else
 #include <dlfcn.h>
 #include <sched.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #endif
 #if defined(__APPLE__)
@@ -152,10 +153,10 @@ uint32_t kvcl_os_n_cpus(void)
 }
 
 #if defined(__linux__)
-/* Copies the value of the first of `keys` that a line of /proc/cpuinfo starts with. */
-static bool cpuinfo_value(const char *const *keys, char *out, size_t cap)
+/* Copies the value of the first of `keys` that a line of the file starts with. */
+static bool value_in(const char *path, const char *const *keys, char *out, size_t cap)
 {
-    FILE *f = fopen("/proc/cpuinfo", "r");
+    FILE *f = fopen(path, "r");
     if (!f)
         return false;
     char line[512];
@@ -188,13 +189,25 @@ void kvcl_os_cpu_name(char *out, size_t cap)
 #elif defined(__linux__)
     static const char *const keys[] = {"model name", "Model", "Hardware",
                                        "cpu model",  "cpu\t", NULL};
-    if (!cpuinfo_value(keys, out, cap)) {
+    if (!value_in("/proc/cpuinfo", keys, out, cap)) {
 #if defined(__aarch64__)
         snprintf(out, cap, "ARM64 processor");
 #else
         snprintf(out, cap, "CPU");
 #endif
     }
+#endif
+}
+
+void kvcl_os_large_pages(void *p, size_t bytes)
+{
+#if defined(MADV_HUGEPAGE)
+    uintptr_t page = 4096, begin = ((uintptr_t)p + page - 1) / page * page;
+    uintptr_t end = ((uintptr_t)p + bytes) / page * page;
+    if (begin < end)
+        (void)madvise((unsigned char *)p + (begin - (uintptr_t)p), end - begin, MADV_HUGEPAGE);
+#else
+    (void)p, (void)bytes;
 #endif
 }
 
@@ -211,6 +224,18 @@ uint64_t kvcl_os_mem_bytes(void)
     long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
     return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : 0;
 #endif
+}
+
+uint64_t kvcl_os_process_bytes(bool peak)
+{
+#if defined(__linux__)
+    const char *const keys[] = {peak ? "VmHWM:" : "VmRSS:", NULL};
+    char text[64];
+    if (value_in("/proc/self/status", keys, text, sizeof text)) /* "12345 kB" */
+        return (uint64_t)strtoull(text, NULL, 10) * 1024;
+#endif
+    (void)peak;
+    return 0;
 }
 
 void kvcl_os_yield(void)

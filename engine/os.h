@@ -54,10 +54,22 @@ void kvcl_os_cache_remove(const char *path);
  * most max_bytes. */
 void kvcl_os_cache_trim(const char *dir, const char *suffix, uint64_t max_bytes);
 
+/* Makes a folder, unless it is there; the one above it must be. */
+kvcl_status kvcl_os_make_folder(kvcl_ctx *ctx, const char *path);
+/* Runs a program that is searched for in PATH, with our output and errors; argv ends in NULL.
+ * Returns its exit status, 128 and more after a signal, -1 (127 on some systems) when it could not
+ * be started. */
+int kvcl_os_run(const char *const *argv);
+
 uint64_t kvcl_os_now_ns(void); /* monotonic */
 uint32_t kvcl_os_n_cpus(void); /* that this process may use */
 void kvcl_os_cpu_name(char *out, size_t cap);
 uint64_t kvcl_os_mem_bytes(void);
+/* What this process has resident, mapped files included: now, or at most so far.  0: not known. */
+uint64_t kvcl_os_process_bytes(bool peak);
+/* Lets the system back memory, that was never touched, with large pages: far fewer of them to look
+ * up when all of it is read.  Does nothing where that is not known. */
+void kvcl_os_large_pages(void *p, size_t bytes);
 bool kvcl_os_is_tty(int fd);
 /* The file of the running program; false when the system does not tell or cap is too small. */
 bool kvcl_os_program_path(char *out, size_t cap);

@@ -3,10 +3,9 @@
 #include "forward.h"
 
 #include "mem.h"
-#include "rope_table.h"
 
 /* Rows of logits that one step makes at most, in bytes. */
-#define LOGITS_BYTES ((size_t)64 << 20)
+#define LOGITS_BYTES ((size_t)4 << 20)
 
 static kvcl_view whole(kvcl_buf *b) { return (kvcl_view){b, 0, b->bytes}; }
 
@@ -23,54 +22,50 @@ static uint32_t qkv_width(const kvcl_hparams *hp)
 
 /* ---- memory -------------------------------------------------------------------------------- */
 
-static kvcl_status create_rope(kvcl_forward *f, uint32_t n_ctx)
-{
-    const kvcl_hparams *hp = &f->model->hp;
-    f->rope = (kvcl_cache_rope){.pairing = KVCL_ROPE_NONE};
-    if (hp->n_rot == 0)
-        return KVCL_OK;
-    kvcl_ctx *ctx = f->model->ctx;
-    size_t n = (size_t)n_ctx * hp->n_rot, bytes = n * sizeof(float);
-    void *table;
-    KVCL_TRY(kvcl_mem_array(ctx, n, sizeof(float), "the rotation table", &table));
-    kvcl_rope_table(table, n_ctx, hp->n_rot, (double)hp->rope_base, (double)hp->rope_scale);
-    kvcl_status st = kvcl_buf_create(f->q->dev, bytes, "the rotation table", &f->rope_table);
-    if (st == KVCL_OK)
-        st = kvcl_buf_write(f->q, f->rope_table, 0, table, bytes);
-    kvcl_mem_free(ctx, table);
-    if (st != KVCL_OK)
-        return st;
-    f->rope = (kvcl_cache_rope){KVCL_ROPE_ADJACENT, hp->n_rot, whole(f->rope_table)};
-    return KVCL_OK;
-}
-
 static kvcl_status create_floats(kvcl_forward *f, size_t rows, size_t width, kvcl_buf **out)
 {
-    return kvcl_buf_create(f->q->dev, rows * width * sizeof(float), "activations", out);
+    return kvcl_buf_create(f->q->dev, rows * width * sizeof(float), KVCL_USE_ACTIVATIONS, out);
 }
 
 /* The most that any matmul of a step wants. */
-static size_t scratch_bytes(const kvcl_forward *f)
+static size_t scratch_bytes(const kvcl_weights *w, uint32_t n_batch, uint32_t n_logits)
 {
-    const kvcl_weights *w = f->w;
-    size_t most = kvcl_matmul_scratch_bytes(w->dev, f->n_logits, w->output);
+    size_t most = kvcl_matmul_scratch_bytes(w->dev, n_logits, w->output);
     for (uint32_t i = 0; i < w->n_layers; i++) {
         const kvcl_layer *l = &w->layers[i];
         const kvcl_mat *mats[] = {l->qkv[0].w, l->qkv[1].w, l->qkv[2].w, l->attn_out.w,
                                   l->gate.w,   l->up.w,     l->down.w};
         for (uint32_t j = 0; j < kvcl_array_len(mats); j++)
             if (mats[j])
-                most = kvcl_max_size(most, kvcl_matmul_scratch_bytes(w->dev, f->n_batch, mats[j]));
+                most = kvcl_max_size(most, kvcl_matmul_scratch_bytes(w->dev, n_batch, mats[j]));
     }
     return most;
+}
+
+static uint32_t logits_rows(const kvcl_model *model, uint32_t n_batch)
+{
+    size_t row = (size_t)model->hp.n_vocab * sizeof(float);
+    return kvcl_max_u32(1, (uint32_t)kvcl_min_size(n_batch, LOGITS_BYTES / row));
+}
+
+size_t kvcl_forward_bytes(const kvcl_model *model, const kvcl_weights *w, uint32_t n_rows,
+                          uint32_t n_batch)
+{
+    const kvcl_hparams *hp = &model->hp;
+    uint32_t n_logits = logits_rows(model, n_batch);
+    size_t per_token = hp->n_embd + qkv_width(hp) + (size_t)hp->n_heads * hp->head_dim +
+                       (size_t)hp->n_ff * (w->layers[0].gate.w ? 2 : 1);
+    size_t floats =
+        (size_t)n_rows * hp->n_embd + n_batch * per_token + (size_t)n_logits * hp->n_vocab;
+    return n_batch * sizeof(int32_t) + floats * sizeof(float) + scratch_bytes(w, n_batch, n_logits);
 }
 
 static kvcl_status create_buffers(kvcl_forward *f)
 {
     const kvcl_hparams *hp = &f->model->hp;
     size_t n = f->n_batch;
-    KVCL_TRY(kvcl_buf_create(f->q->dev, n * sizeof(int32_t), "activations", &f->ids));
-    KVCL_TRY(create_floats(f, n, hp->n_embd, &f->x));
+    KVCL_TRY(kvcl_buf_create(f->q->dev, n * sizeof(int32_t), KVCL_USE_ACTIVATIONS, &f->ids));
+    KVCL_TRY(create_floats(f, f->n_rows, hp->n_embd, &f->x));
     KVCL_TRY(create_floats(f, n, hp->n_embd, &f->h));
     KVCL_TRY(create_floats(f, n, qkv_width(hp), &f->qkv));
     KVCL_TRY(create_floats(f, n, (size_t)hp->n_heads * hp->head_dim, &f->att));
@@ -78,19 +73,22 @@ static kvcl_status create_buffers(kvcl_forward *f)
     if (f->w->layers[0].gate.w)
         KVCL_TRY(create_floats(f, n, hp->n_ff, &f->gate));
     KVCL_TRY(create_floats(f, f->n_logits, hp->n_vocab, &f->logits));
-    size_t scratch = scratch_bytes(f);
-    return scratch ? kvcl_buf_create(f->q->dev, scratch, "matmul scratch", &f->scratch) : KVCL_OK;
+    size_t scratch = scratch_bytes(f->w, f->n_batch, f->n_logits);
+    return scratch ? kvcl_buf_create(f->q->dev, scratch, KVCL_USE_ACTIVATIONS, &f->scratch)
+                   : KVCL_OK;
 }
 
 kvcl_status kvcl_forward_create(const kvcl_model *model, const kvcl_weights *w, kvcl_cache *cache,
-                                kvcl_queue *q, uint32_t n_ctx, uint32_t n_batch, kvcl_forward *out)
+                                kvcl_queue *q, uint32_t n_rows, uint32_t n_batch, kvcl_forward *out)
 {
-    size_t row = (size_t)model->hp.n_vocab * sizeof(float);
-    *out = (kvcl_forward){.model = model, .w = w, .cache = cache, .q = q, .n_batch = n_batch};
-    out->n_logits = kvcl_max_u32(1, (uint32_t)kvcl_min_size(n_batch, LOGITS_BYTES / row));
-    kvcl_status st = create_rope(out, n_ctx);
-    if (st == KVCL_OK)
-        st = create_buffers(out);
+    *out = (kvcl_forward){.model = model,
+                          .w = w,
+                          .cache = cache,
+                          .q = q,
+                          .n_batch = n_batch,
+                          .n_rows = n_rows,
+                          .n_logits = logits_rows(model, n_batch)};
+    kvcl_status st = create_buffers(out);
     if (st != KVCL_OK)
         kvcl_forward_free(out);
     return st;
@@ -98,11 +96,27 @@ kvcl_status kvcl_forward_create(const kvcl_model *model, const kvcl_weights *w, 
 
 void kvcl_forward_free(kvcl_forward *f)
 {
-    kvcl_buf *all[] = {f->ids,  f->x,  f->h,       f->qkv,    f->att,
-                       f->gate, f->up, f->scratch, f->logits, f->rope_table};
+    kvcl_buf *all[] = {f->ids, f->x, f->h, f->qkv, f->att, f->gate, f->up, f->scratch, f->logits};
     for (uint32_t i = 0; i < kvcl_array_len(all); i++)
         kvcl_buf_free(all[i]);
+    if (f->tap.rows)
+        kvcl_mem_free(f->model->ctx, f->tap.rows);
     *f = (kvcl_forward){0};
+}
+
+/* Shows n rows of `width` floats to whoever wants them. */
+static kvcl_status tap(kvcl_forward *f, kvcl_tap_point point, uint32_t layer, uint32_t pos0,
+                       uint32_t n, const kvcl_buf *rows, uint32_t stride, uint32_t width)
+{
+    if (!(f->tap.mask >> point & 1u))
+        return KVCL_OK;
+    size_t bytes = width * sizeof(float);
+    for (uint32_t i = 0; i < n; i++)
+        KVCL_TRY(kvcl_buf_read(f->q, rows, (size_t)i * stride * sizeof(float),
+                               f->tap.rows + (size_t)i * width, bytes));
+    KVCL_TRY(kvcl_queue_wait(f->q));
+    f->tap.fn(f->tap.user, point, layer, pos0, n, f->tap.rows, width);
+    return KVCL_OK;
 }
 
 /* ---- prompt -------------------------------------------------------------------------------- */
@@ -139,38 +153,47 @@ static kvcl_status norm(const kvcl_forward *f, const kvcl_norm_spec *spec, kvcl_
 }
 
 /* x += h */
-static kvcl_status add_residual(const kvcl_forward *f, uint32_t n)
+static kvcl_status add_residual(const kvcl_forward *f, kvcl_view x, uint32_t n)
 {
     uint32_t dim = f->model->hp.n_embd;
-    return kvcl_op_add(f->q, &(kvcl_add_args){.a = whole(f->x),
-                                              .b = whole(f->h),
-                                              .out = whole(f->x),
-                                              .n = n,
-                                              .dim = dim,
-                                              .stride = dim});
+    return kvcl_op_add(
+        f->q,
+        &(kvcl_add_args){.a = x, .b = whole(f->h), .out = x, .n = n, .dim = dim, .stride = dim});
 }
 
-static kvcl_status prefill_attention(kvcl_forward *f, uint32_t i, uint32_t n, uint32_t pos0)
+/* Keys and values to the cache, attention over it; the step's qkv rows are there. */
+static kvcl_status attend(kvcl_forward *f, uint32_t i, uint32_t n, uint32_t pos0)
+{
+    const kvcl_hparams *hp = &f->model->hp;
+    uint32_t width = qkv_width(hp), heads = hp->n_heads * hp->head_dim;
+    KVCL_TRY(tap(f, KVCL_TAP_QKV, i, pos0, n, f->qkv, width, width));
+    KVCL_TRY(kvcl_cache_store(f->cache, f->q, i, whole(f->qkv), width, n, pos0));
+    KVCL_TRY(tap(f, KVCL_TAP_Q, i, pos0, n, f->qkv, width, heads));
+    KVCL_TRY(kvcl_cache_attend(f->cache, f->q, i, whole(f->qkv), width, n, pos0, whole(f->att)));
+    return tap(f, KVCL_TAP_ATT, i, pos0, n, f->att, heads, heads);
+}
+
+static kvcl_status prefill_attention(kvcl_forward *f, uint32_t i, kvcl_view x, uint32_t n,
+                                     uint32_t pos0)
 {
     const kvcl_hparams *hp = &f->model->hp;
     const kvcl_layer *l = &f->w->layers[i];
     uint32_t width = qkv_width(hp);
     size_t at = 0;
-    KVCL_TRY(norm(f, &l->attn_norm, whole(f->x), n));
+    KVCL_TRY(norm(f, &l->attn_norm, x, n));
     for (uint32_t s = 0; s < l->n_qkv; at += l->qkv[s++].w->rows)
         KVCL_TRY(apply(f, &l->qkv[s], whole(f->h), from(f->qkv, at), width, n));
-    KVCL_TRY(kvcl_cache_store(f->cache, f->q, i, whole(f->qkv), width, n, pos0, &f->rope));
-    KVCL_TRY(kvcl_cache_attend(f->cache, f->q, i, whole(f->qkv), width, n, pos0, whole(f->att)));
+    KVCL_TRY(attend(f, i, n, pos0));
     KVCL_TRY(apply(f, &l->attn_out, whole(f->att), whole(f->h), hp->n_embd, n));
-    return add_residual(f, n);
+    return add_residual(f, x, n);
 }
 
-static kvcl_status prefill_ffn(kvcl_forward *f, uint32_t i, uint32_t n)
+static kvcl_status prefill_ffn(kvcl_forward *f, uint32_t i, kvcl_view x, uint32_t n)
 {
     const kvcl_hparams *hp = &f->model->hp;
     const kvcl_layer *l = &f->w->layers[i];
     uint32_t n_elems = n * hp->n_ff;
-    KVCL_TRY(norm(f, &l->ffn_norm, whole(f->x), n));
+    KVCL_TRY(norm(f, &l->ffn_norm, x, n));
     KVCL_TRY(apply(f, &l->up, whole(f->h), whole(f->up), hp->n_ff, n));
     if (l->gate.w) {
         KVCL_TRY(apply(f, &l->gate, whole(f->h), whole(f->gate), hp->n_ff, n));
@@ -180,35 +203,36 @@ static kvcl_status prefill_ffn(kvcl_forward *f, uint32_t i, uint32_t n)
         KVCL_TRY(kvcl_op_gelu(f->q, &(kvcl_gelu_args){whole(f->up), whole(f->up), n_elems}));
     }
     KVCL_TRY(apply(f, &l->down, whole(f->up), whole(f->h), hp->n_embd, n));
-    return add_residual(f, n);
+    return add_residual(f, x, n);
 }
 
-static kvcl_status embed(kvcl_forward *f, const int32_t *tokens, uint32_t n, uint32_t pos0)
+kvcl_status kvcl_forward_embed(kvcl_forward *f, const int32_t *tokens, uint32_t row, uint32_t n,
+                               uint32_t pos0)
 {
     KVCL_TRY(kvcl_buf_write(f->q, f->ids, 0, tokens, n * sizeof *tokens));
-    return kvcl_op_embed_rows(f->q, &(kvcl_embed_rows_args){.table = f->w->token_embd,
-                                                            .pos_table = f->w->pos_embd,
-                                                            .ids = whole(f->ids),
-                                                            .out = whole(f->x),
-                                                            .n = n,
-                                                            .pos0 = pos0});
+    return kvcl_op_embed_rows(
+        f->q, &(kvcl_embed_rows_args){.table = f->w->token_embd,
+                                      .pos_table = f->w->pos_embd,
+                                      .ids = whole(f->ids),
+                                      .out = from(f->x, (size_t)row * f->model->hp.n_embd),
+                                      .n = n,
+                                      .pos0 = pos0});
 }
 
-kvcl_status kvcl_forward_prefill(kvcl_forward *f, const int32_t *tokens, uint32_t n, uint32_t pos0,
-                                 uint32_t n_logits)
+kvcl_status kvcl_forward_layer(kvcl_forward *f, uint32_t layer, uint32_t row, uint32_t n,
+                               uint32_t pos0)
+{
+    kvcl_view x = from(f->x, (size_t)row * f->model->hp.n_embd);
+    KVCL_TRY(prefill_attention(f, layer, x, n, pos0));
+    return prefill_ffn(f, layer, x, n);
+}
+
+kvcl_status kvcl_forward_logits(kvcl_forward *f, uint32_t row, uint32_t n)
 {
     const kvcl_hparams *hp = &f->model->hp;
-    KVCL_TRY(embed(f, tokens, n, pos0));
-    for (uint32_t i = 0; i < hp->n_layers; i++) {
-        KVCL_TRY(prefill_attention(f, i, n, pos0));
-        KVCL_TRY(prefill_ffn(f, i, n));
-    }
-    if (n_logits == 0)
-        return KVCL_OK;
-    kvcl_view x = from(f->x, (size_t)(n - n_logits) * hp->n_embd);
-    KVCL_TRY(norm(f, &f->w->output_norm, x, n_logits));
+    KVCL_TRY(norm(f, &f->w->output_norm, from(f->x, (size_t)row * hp->n_embd), n));
     return apply(f, &(kvcl_linear){.w = f->w->output}, whole(f->h), whole(f->logits), hp->n_vocab,
-                 n_logits);
+                 n);
 }
 
 /* ---- one token ----------------------------------------------------------------------------- */
@@ -228,8 +252,7 @@ static kvcl_status decode_attention(kvcl_forward *f, uint32_t i, uint32_t pos)
         a.out_stride[s] = width;
     }
     KVCL_TRY(kvcl_op_matvec(f->q, &a));
-    KVCL_TRY(kvcl_cache_store(f->cache, f->q, i, whole(f->qkv), width, 1, pos, &f->rope));
-    KVCL_TRY(kvcl_cache_attend(f->cache, f->q, i, whole(f->qkv), width, 1, pos, whole(f->att)));
+    KVCL_TRY(attend(f, i, 1, pos));
     return kvcl_op_matvec(f->q, &(kvcl_matvec_args){.n = 1,
                                                     .n_seg = 1,
                                                     .w = {l->attn_out.w},
@@ -276,7 +299,7 @@ static kvcl_status decode_ffn(kvcl_forward *f, uint32_t i)
 kvcl_status kvcl_forward_decode(kvcl_forward *f, int32_t token, uint32_t pos)
 {
     const kvcl_hparams *hp = &f->model->hp;
-    KVCL_TRY(embed(f, &token, 1, pos));
+    KVCL_TRY(kvcl_forward_embed(f, &token, 0, 1, pos));
     for (uint32_t i = 0; i < hp->n_layers; i++) {
         KVCL_TRY(decode_attention(f, i, pos));
         KVCL_TRY(decode_ffn(f, i));

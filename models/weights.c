@@ -8,7 +8,7 @@
 
 typedef struct kvcl_loader {
     const kvcl_model *model;
-    kvcl_queue *q;
+    kvcl_queue *q; /* NULL: describe only */
     kvcl_weights *w;
     size_t vector_bytes; /* handed out of w->vectors */
 } kvcl_loader;
@@ -23,6 +23,18 @@ static kvcl_status find(const kvcl_loader *ld, const char *name, uint32_t cols, 
     return kvcl_tensor_need(&ld->model->gguf, name, cols, rows, out);
 }
 
+static kvcl_status describe_mat(kvcl_loader *ld, kvcl_type type, uint32_t rows, uint32_t cols,
+                                kvcl_mat **out)
+{
+    void *p;
+    KVCL_TRY(kvcl_mem_alloc(ld->model->ctx, sizeof(kvcl_mat), "a matrix's description", &p));
+    kvcl_mat *m = *out = p;
+    *m = (kvcl_mat){.dev = ld->w->dev, .type = type, .rows = rows, .cols = cols};
+    m->bytes = rows * kvcl_type_bytes(type, cols);
+    ld->w->bytes += m->bytes;
+    return KVCL_OK;
+}
+
 static kvcl_status load_mat(kvcl_loader *ld, const char *name, uint32_t cols, uint32_t rows,
                             bool optional, kvcl_mat **out)
 {
@@ -30,6 +42,8 @@ static kvcl_status load_mat(kvcl_loader *ld, const char *name, uint32_t cols, ui
     KVCL_TRY(find(ld, name, cols, rows, optional, &t));
     if (!t)
         return KVCL_OK;
+    if (!ld->q)
+        return describe_mat(ld, t->type, rows, cols, out);
     KVCL_TRY(kvcl_mat_create(ld->q, t->type, rows, cols, t->data, out));
     ld->w->bytes += (*out)->bytes;
     return KVCL_OK;
@@ -42,7 +56,7 @@ static kvcl_status load_vector(kvcl_loader *ld, const char *name, uint32_t n, bo
     const kvcl_gguf_tensor *t;
     void *host;
     KVCL_TRY(find(ld, name, n, 0, optional, &t));
-    if (!t)
+    if (!t || !ld->q)
         return KVCL_OK;
     KVCL_TRY(kvcl_mem_array(ld->model->ctx, n, sizeof(float), "a weight vector", &host));
     kvcl_dequantise(t->type, t->data, n, host);
@@ -150,8 +164,10 @@ static kvcl_status load_all(kvcl_loader *ld)
     const kvcl_hparams *hp = &ld->model->hp;
     kvcl_weights *w = ld->w;
     void *p;
-    KVCL_TRY(kvcl_buf_create(ld->q->dev, vectors_bytes(&ld->model->gguf), "norms and biases",
-                             &w->vectors));
+    size_t bytes = vectors_bytes(&ld->model->gguf);
+    w->bytes += bytes;
+    if (ld->q)
+        KVCL_TRY(kvcl_buf_create(w->dev, bytes, KVCL_USE_WEIGHTS, &w->vectors));
     KVCL_TRY(kvcl_mem_array(ld->model->ctx, hp->n_layers, sizeof(kvcl_layer), "layers", &p));
     w->layers = p;
     w->n_layers = hp->n_layers;
@@ -165,15 +181,15 @@ static kvcl_status load_all(kvcl_loader *ld)
     KVCL_TRY(load_norm(ld, "output_norm", &w->output_norm));
     for (uint32_t i = 0; i < hp->n_layers; i++)
         KVCL_TRY(load_layer(ld, i, &w->layers[i]));
-    return kvcl_queue_wait(ld->q);
+    return ld->q ? kvcl_queue_wait(ld->q) : KVCL_OK;
 }
 
-kvcl_status kvcl_weights_create(const kvcl_model *model, kvcl_queue *q, kvcl_weights *out)
+static kvcl_status load(const kvcl_model *model, kvcl_dev *dev, kvcl_queue *q, kvcl_weights *out)
 {
     KVCL_CHECK(model->ctx, model->hp.has_tensors, KVCL_E_FORMAT,
                "%s: a vocabulary without weights; it can be inspected and tokenise, not run",
                model->gguf.path);
-    *out = (kvcl_weights){.dev = q->dev};
+    *out = (kvcl_weights){.dev = dev, .described = !q};
     kvcl_status st = load_all(&(kvcl_loader){.model = model, .q = q, .w = out});
     if (st != KVCL_OK) {
         kvcl_weights_free(out);
@@ -183,21 +199,39 @@ kvcl_status kvcl_weights_create(const kvcl_model *model, kvcl_queue *q, kvcl_wei
     return KVCL_OK;
 }
 
+kvcl_status kvcl_weights_create(const kvcl_model *model, kvcl_queue *q, kvcl_weights *out)
+{
+    return load(model, q->dev, q, out);
+}
+
+kvcl_status kvcl_weights_describe(const kvcl_model *model, kvcl_dev *dev, kvcl_weights *out)
+{
+    return load(model, dev, NULL, out);
+}
+
+static void free_mat(const kvcl_weights *w, kvcl_mat *m)
+{
+    if (w->described && m)
+        kvcl_mem_free(w->dev->ctx, m);
+    else
+        kvcl_mat_free(m);
+}
+
 void kvcl_weights_free(kvcl_weights *w)
 {
     for (uint32_t i = 0; i < w->n_layers; i++) {
         kvcl_layer *l = &w->layers[i];
         for (uint32_t s = 0; s < 3; s++)
-            kvcl_mat_free(l->qkv[s].w);
-        kvcl_mat_free(l->attn_out.w);
-        kvcl_mat_free(l->gate.w);
-        kvcl_mat_free(l->up.w);
-        kvcl_mat_free(l->down.w);
+            free_mat(w, l->qkv[s].w);
+        free_mat(w, l->attn_out.w);
+        free_mat(w, l->gate.w);
+        free_mat(w, l->up.w);
+        free_mat(w, l->down.w);
     }
     if (w->output != w->token_embd)
-        kvcl_mat_free(w->output);
-    kvcl_mat_free(w->token_embd);
-    kvcl_mat_free(w->pos_embd);
+        free_mat(w, w->output);
+    free_mat(w, w->token_embd);
+    free_mat(w, w->pos_embd);
     kvcl_buf_free(w->vectors);
     if (w->dev)
         kvcl_mem_free(w->dev->ctx, w->layers);

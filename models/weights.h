@@ -31,11 +31,15 @@ typedef struct kvcl_weights {
     kvcl_buf *vectors;        /* all norms and biases */
     uint64_t bytes_per_token; /* of matrices that one decode step reads */
     size_t bytes;             /* allocated on the device (on the CPU: mapped) */
+    bool described;           /* sizes only: nothing can be computed with them */
 } kvcl_weights;
 
 /* Uploads everything; model keeps (the CPU reads its mapped file in place).  E_FORMAT with the
  * tensor's name when one is missing or has another shape. */
 kvcl_status kvcl_weights_create(const kvcl_model *model, kvcl_queue *q, kvcl_weights *out);
 void kvcl_weights_free(kvcl_weights *w); /* half-built is fine */
+/* The same names, types and sizes without any memory on dev: for plans.  bytes as for create, but
+ * for the padding of a device's layout. */
+kvcl_status kvcl_weights_describe(const kvcl_model *model, kvcl_dev *dev, kvcl_weights *out);
 
 #endif

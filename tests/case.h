@@ -91,7 +91,17 @@ void test_cases_add(test_cases *cases, bool small, test_case_fn run, test_case_f
     X(glu)            \
     X(selftest)       \
     X(rope)           \
-    X(attn)
+    X(attn)           \
+    X(kv)             \
+    X(gram)           \
+    X(fwht)           \
+    X(quant)          \
+    X(attn_quant)     \
+    X(block)          \
+    X(spectral)       \
+    X(attn_spectral)  \
+    X(rans)           \
+    X(svd)
 #define TEST_STEM_DECL(stem) void test_cases_##stem(test_cases *cases);
 TEST_STEMS(TEST_STEM_DECL)
 #undef TEST_STEM_DECL

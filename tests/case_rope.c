@@ -2,7 +2,7 @@
  *
  * Identities: a rotation keeps each pair's norm; rotating by p and then by -p gives the values
  * back within rounding; the stored rows are the rotated keys and the values, rounded to the page's
- * type; a batch stores what its tokens alone store. */
+ * type, and the keys as they were where asked for; a batch stores what its tokens alone store. */
 #include "case.h"
 
 #include "f16.h"
@@ -13,6 +13,7 @@
 typedef struct rope_params {
     uint32_t n, pos0, n_q, n_kv, dim, n_rot, pairing;
     uint32_t type_k, type_v, first_page, n_pages, pad;
+    uint32_t ku, type_ku; /* ku: keys before rotation, too */
 } rope_params;
 
 typedef struct rope_data {
@@ -20,7 +21,7 @@ typedef struct rope_data {
     int32_t *pages;
     uint32_t stride;
     size_t pool_elems; /* of one pool */
-    kvcl_view out, k, v;
+    kvcl_view out, k, v, ku;
 } rope_data;
 
 /* Slots of a pool one page larger than needed, in shuffled order. */
@@ -78,6 +79,9 @@ static void rope(test_run *r, const rope_params *p, rope_data *d, uint32_t first
     a.page_table = test_in(r, d->pages, p->n_pages * sizeof *d->pages);
     a.k = d->k = test_out(r, kvcl_type_bytes(a.type_k, d->pool_elems));
     a.v = d->v = test_out(r, kvcl_type_bytes(a.type_v, d->pool_elems));
+    a.type_ku = (kvcl_type)p->type_ku;
+    if (p->ku)
+        a.ku = d->ku = test_out(r, kvcl_type_bytes(a.type_ku, d->pool_elems));
     test_ok(r, kvcl_op_rope_store(r->d->q, &a));
 }
 
@@ -141,6 +145,11 @@ static void check_pages(test_run *r, const rope_params *p, const rope_data *d, u
             float want_v = p->type_v == KVCL_F16 ? kvcl_f16_to_f32(kvcl_f32_to_f16(v[e])) : v[e];
             got = page_value(r, d->v, (kvcl_type)p->type_v, base + t * p->dim + e);
             test_require(memcmp(&got, &want_v, sizeof got) == 0, "v of token %u, dim %u", i, e);
+            float want_ku = p->type_ku == KVCL_F16 ? kvcl_f16_to_f32(kvcl_f32_to_f16(k[e])) : k[e];
+            if (!p->ku)
+                continue;
+            got = page_value(r, d->ku, (kvcl_type)p->type_ku, base + e * 64 + t);
+            test_require(memcmp(&got, &want_ku, sizeof got) == 0, "ku of token %u, dim %u", i, e);
         }
     }
 }
@@ -181,6 +190,22 @@ static void identity(test_run *r, const void *params)
         for (uint32_t e = 0; e < p->n_q * p->dim; e++)
             test_close((double)test_values(r, d.out)[(size_t)i * d.stride + e],
                        (double)qkv[(size_t)i * d.stride + e], 2e-6, "turned back", e);
+}
+
+/* A case in the pairing and the types that `types` stands for. */
+static void add(test_cases *cases, bool small, rope_params p, uint32_t pairing, uint32_t types)
+{
+    static const char *const pairings[] = {"none", "adjacent", "halves"};
+    p.pairing = pairing;
+    p.type_k = types % 2 ? KVCL_F32 : KVCL_F16;
+    p.type_v = types / 2 % 2 ? KVCL_F32 : KVCL_F16;
+    p.ku = types >= 3;
+    p.type_ku = types == 4 ? KVCL_F32 : KVCL_F16;
+    test_cases_add(cases, small, run, identity, &p, sizeof p,
+                   "rope_store %s n=%u pos0=%u heads=%u/%u D=%u rot=%u k=%s v=%s ku=%s",
+                   pairings[pairing], p.n, p.pos0, p.n_q, p.n_kv, p.dim, p.n_rot,
+                   kvcl_type_name((kvcl_type)p.type_k), kvcl_type_name((kvcl_type)p.type_v),
+                   p.ku ? kvcl_type_name((kvcl_type)p.type_ku) : "none");
 }
 
 void test_cases_rope(test_cases *cases)
@@ -224,20 +249,8 @@ void test_cases_rope(test_cases *cases)
          false},
         {{.n = 1, .pos0 = 127, .n_q = 6, .n_kv = 2, .dim = 24, .n_rot = 24, .n_pages = 2}, false},
     };
-    static const char *const pairings[] = {"none", "adjacent", "halves"};
-    for (size_t i = 0; i < kvcl_array_len(list); i++) {
-        for (uint32_t pairing = KVCL_ROPE_NONE; pairing <= KVCL_ROPE_HALVES; pairing++) {
-            for (uint32_t types = 0; types < 4; types++) {
-                rope_params p = list[i].p;
-                p.pairing = pairing;
-                p.type_k = types % 2 ? KVCL_F32 : KVCL_F16;
-                p.type_v = types / 2 ? KVCL_F32 : KVCL_F16;
-                test_cases_add(cases, list[i].small, run, identity, &p, sizeof p,
-                               "rope_store %s n=%u pos0=%u heads=%u/%u D=%u rot=%u k=%s v=%s",
-                               pairings[pairing], p.n, p.pos0, p.n_q, p.n_kv, p.dim, p.n_rot,
-                               kvcl_type_name((kvcl_type)p.type_k),
-                               kvcl_type_name((kvcl_type)p.type_v));
-            }
-        }
-    }
+    for (size_t i = 0; i < kvcl_array_len(list); i++)
+        for (uint32_t pairing = KVCL_ROPE_NONE; pairing <= KVCL_ROPE_HALVES; pairing++)
+            for (uint32_t types = 0; types < 6; types++)
+                add(cases, list[i].small, list[i].p, pairing, types);
 }

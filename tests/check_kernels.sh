@@ -15,8 +15,33 @@ specs() {
     matvec) echo 0 1 2 6 8 30 256 257 258 262 264 286 ;; # and pairs of them
     # float types; a pair; norms with 1 to 3 matrices; bias, GELU, residual; teams of 32
     matvec_wide) echo 16384 16385 33537 49665 16414 23553 24577 49695 82945 ;;
-    attn | rope) echo 0 1 2 3 ;; # f16 K, f16 V
+    attn | attn_vec) echo 0 1 2 3 ;; # f16 K, f16 V
+    rope) echo 0 1 2 3 4 7 12 15 ;; # and keys before rotation, in f32 and f16
+    fwht) echo 12 13 ;;        # log2 of the tile
+    # bits of K and V, form; head dimension, rows, rotation
+    attn_quant | attn_quant_vec) echo 136 68 35 50 17 392 324 291 306 273 648 580 547 562 529 ;;
+    attn_quant_mma)
+        echo 20872 20804 20771 20786 20753 21128 21060 21027 21042 21009 \
+            37188 35379 24866 18568 86084 149539 20530 83985
+        ;;
+    spectral | attn_spectral) echo 1 2 4 8 ;; # tokens of a slot
+    # types of weights; bulk prefetch; f16 K and V
+    defer) echo 65539 65795 73219 67587 67075 66051 256 2049 ;;
     *) echo 0 ;;
+    esac
+}
+
+# What comes before a stem's own file, as in cl/cl_program.c.
+before() {
+    case $1 in
+    attn_quant) echo cl/attn_rows.cl ;;
+    block | block_vec) echo cl/block_pages.cl ;;
+    spectral) echo cl/spectral_pages.cl ;;
+    attn_spectral) echo cl/attn_rows.cl cl/spectral_pages.cl ;;
+    attn_quant_mma) echo cl/mma.cl ;;
+    attn_quant_vec | matvec) echo cl/ints.cl ;;
+    defer) echo cl/defer.h cl/rope.cl cl/attn.cl cl/defer_base.cl cl/defer_attn.cl \
+        cl/defer_matvec.cl ;;
     esac
 }
 
@@ -28,10 +53,17 @@ check() {
         echo "#define KVCL_PTX $4"
         echo "#define KVCL_SUBGROUPS 0"
         echo "#define KVCL_NVIDIA $4"
+        echo "#define KVCL_X86 0"
         echo '#line 1 "cl/shared.h"'
         cat cl/shared.h
         echo '#line 1 "cl/prelude.cl"'
         cat cl/prelude.cl
+        echo '#line 1 "cl/pages.cl"'
+        cat cl/pages.cl
+        for part in $(before "$(basename "$1" .cl)"); do
+            echo "#line 1 \"$part\""
+            cat "$part"
+        done
         echo "#line 1 \"$1\""
         cat "$1"
     } >"$scratch/all.cl"
@@ -51,7 +83,10 @@ check() {
 
 n=0
 for f in cl/*.cl; do
-    [ "$f" != cl/prelude.cl ] || continue
+    case $f in
+    cl/prelude.cl | cl/pages.cl | cl/ints.cl | cl/mma.cl | cl/attn_rows.cl) continue ;;
+    cl/*_pages.cl | cl/defer_*.cl) continue ;;
+    esac
     for spec in $(specs "$(basename "$f" .cl)"); do
         check "$f" "$spec" 0 0
         check "$f" "$spec" 1 0

@@ -21,11 +21,11 @@ awk '
         if (folder == "cl" || folder == "cpu") return 1
         if (folder == "models") return 4
         if (folder != "engine") return -1
-        if (base ~ /^(kvcl|base|mem|log|ctx|os|os_file|os_dir|f16|types|status|sha256)$/) return 0
-        if (base ~ /^(dev|dev_.*|ops|ops_.*|op_.*|tune)$/) return 1
-        if (base ~ /^codec/) return 2
+        if (base ~ /^(kvcl|base|mem|log|ctx|os|os_.*|f16|types|status|sha256)$/) return 0
+        if (base ~ /^(dev|dev_.*|ops|ops_.*|op_.*|rans_.*|tune)$/) return 1
+        if (base ~ /^(codec|jacobi|spectral_)/) return 2
         if (base ~ /^(cache|page|tier|policy|store)(_.*)?$/) return 3
-        if (base ~ /^(engine|session|sample|sampler|quantize)(_.*)?$/) return 5
+        if (base ~ /^(engine|session|sample|sampler|quantize|planner|probe|rsvd)(_.*)?$/) return 5
         if (base ~ /^(main|cmd|opt)(_.*)?$/) return 6
         return -1
     }

@@ -1,17 +1,21 @@
 /* make_tiny.c - writes the tiny models of tiny_model.h for test scripts:
- *   make_tiny llama|gpt2 TYPE FILE */
+ *   make_tiny llama|gpt2 TYPE FILE [WIDTH]
+ * WIDTH 128 gives heads of 32, which every codec takes. */
 #include "tiny_model.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 int main(int argc, char **argv)
 {
     kvcl_type type;
-    if (argc != 4 || kvcl_type_parse(NULL, argv[2], &type) != KVCL_OK) {
-        fputs("usage: make_tiny llama|gpt2 TYPE FILE\n", stderr);
+    if (argc < 4 || argc > 5 || kvcl_type_parse(NULL, argv[2], &type) != KVCL_OK) {
+        fputs("usage: make_tiny llama|gpt2 TYPE FILE [WIDTH]\n", stderr);
         return 2;
     }
     tiny_model m = strcmp(argv[1], "gpt2") == 0 ? tiny_gpt2(type) : tiny_llama(type);
+    if (argc == 5)
+        m.n_embd = (uint32_t)strtoul(argv[4], NULL, 10);
     tiny_model_write(&m, argv[3]);
     return 0;
 }

@@ -13,6 +13,7 @@ trap 'exit 130' INT TERM
 cd "$scratch" || exit 1
 
 unset KVCL_DEVICE KVCL_MEM_LIMIT KVCL_CPU_CAPS KVCL_THREADS KVCL_BATCH KVCL_COLOR
+unset KVCL_CACHE KVCL_TIER KVCL_CACHE_MEM
 export KVCL_CACHE_DIR=off KVCL_DEVICE=cpu NO_COLOR=1
 export KVCL_MODEL="$source/models/ref/ref-llama-29m-q5_0.gguf"
 n_failed=0
@@ -118,6 +119,62 @@ good "compare" kvcl compare -m tiny.gguf -p 'the end of the tent' -n 4 \
     --devices cpu:scalar@2,cpu --batch 1,7 --json
 [ "$(grep -c '"n_differing": 0' out)" -ge 4 ] || fail "compare: not all the same"
 
+# ---- tiers of the cache -------------------------------------------------------------------------
+
+tiny llama F16 wide.gguf 128 || exit 1 # heads of 32, which every codec takes
+# 40 times four tokens or more: beyond a hot tier of 64
+i=0
+while [ "$i" -lt 40 ]; do
+    printf 'the end of the tent '
+    i=$((i + 1))
+done >long.txt
+tiered() { kvcl run -m wide.gguf -f long.txt --no-display-prompt -n 12 --temp 0 -q "$@"; }
+good "exact cache" tiered
+cp out exact
+good "--cache exact" tiered --cache exact
+same out exact
+good "--cache-mem that holds all" tiered --cache-mem 64M
+same out exact
+good "--cache smallest" tiered --cache smallest
+cp out smallest
+for way in '--tier hot=raw:64 --tier cold=quant2' '--tier hot=raw:64,cold=quant2' \
+    '--cache smallest --tier cold=cpu:auto' '--cache smallest --tier cold=cpu:scalar:auto' \
+    '--tier hot=cpu:raw:64 --tier cold=cpu:scalar:quant2' '--cache smallest -b 7' \
+    '--cache smallest -t 1'; do
+    # shellcheck disable=SC2086
+    good "$way" tiered $way
+    same out smallest
+done
+KVCL_CACHE=smallest good "KVCL_CACHE" tiered
+same out smallest
+KVCL_TIER='hot=raw:64,cold=quant2' good "KVCL_TIER" tiered
+same out smallest
+good "three tiers" tiered --tier hot=raw:64 --tier warm=quant8:64 --tier cold=q4_0
+for word in balanced small auto; do
+    good "--cache $word" tiered --cache $word
+done
+kvcl run -m wide.gguf -f long.txt -n 4 --temp 0 --cache smallest -v >out 2>err </dev/null
+n_checked=$((n_checked + 1))
+grep -q 'cold tier .* quant2 on cpu' err || fail "run -v: no figures of the cold tier"
+good "compare with tiers" kvcl compare -m wide.gguf -f long.txt --limit-tokens 150 -n 4 \
+    --tier hot=raw:64 --tier warm=cpu:scalar:quant8:64 --tier cold=quant2 --devices cpu --json
+grep -q '"n_differing": 0' out || fail "compare with tiers: not the same"
+good "logits with tiers" kvcl logits -m wide.gguf -f long.txt --cache smallest --last 2 -o l3.npy
+good "bench with tiers" kvcl bench -m wide.gguf -p 8 -n 8 -d 150 -r 2 --cache smallest \
+    --no-bandwidth --json
+grep -q '"cache": "hot=f16:64 cold=quant2"' out || fail "bench: no cache"
+allocated=$(grep '"cache_bytes"' out)
+
+good "plan" kvcl plan -m wide.gguf -c 1024 --cache small
+grep -q 'cold tier, quant-k3v2' out || fail "plan: no cold tier"
+good "plan as JSON" kvcl plan -m wide.gguf -c 1024 --tier hot=raw:64,warm=quant8:64,cold=q4_0 --json
+grep -q '"schema": "kvcl.plan/1"' out || fail "plan --json: no schema"
+# 150 + 8 + 1 tokens, as bench had: what is planned is what is allocated
+good "plan of bench's cache" kvcl plan -m wide.gguf -c 159 --cache smallest --json
+grep -qF "$allocated" out || fail "plan: other than '$allocated'"
+good "devices with a probe" kvcl devices --probe --json
+grep -q '"copy_bytes_per_s"' out || fail "devices --probe: no bandwidth"
+
 # ---- bad input ----------------------------------------------------------------------------------
 
 run() { kvcl run -p the -n 2 --temp 0 -q "$@"; }
@@ -196,6 +253,33 @@ a*b*) ;;
 *) fail "invalid UTF-8: the prompt's other bytes are lost" ;;
 esac
 
+tier() { tiered --tier "$@"; }
+bad 2 "'quant4'.*NAME=" tier quant4
+bad 2 "'lukewarm'.*hot, warm and cold" tier lukewarm=quant4
+bad 2 "'quant5' is no codec" tier cold=quant5
+bad 2 "'pocl' is no codec" tier cold=opencl:pocl:0
+bad 2 "'many' is no number" tier cold=quant4:many
+bad 2 "the hot tier is raw" tier hot=quant8:64
+bad 2 "give each tier once" tier cold=quant4 --tier cold=quant2
+bad 2 "empty" tier cold=:quant4
+bad 2 "the tiers hold" tier hot=raw:64,cold=quant4:64
+bad 2 "cold=f32.*-ctk and -ctv" tier cold=f32
+bad 2 "hot tier is on the model's device" tier hot=cpu:scalar:raw:64,cold=quant4 --device cpu
+bad 2 "\-\-cache exact" tiered --cache exact --tier cold=quant4
+bad 2 "exact|balanced" tiered --cache tiny
+bad 2 "'lots' is not a size" tiered --cache-mem lots
+bad 2 "needs some bytes" tiered --cache-mem 0
+bad 6 "10.0 MiB\|\-\-cache-mem is 0.0 MiB.*raise" tiered --cache-mem 10k
+bad 6 "balanced.*\-\-cache-mem is 0.1 MiB.*smaller" tiered --cache balanced --cache-mem 100k
+bad 5 "'nope'" tier cold=nope:quant4
+KVCL_OPENCL_LIB=off bad 5 "'gpu'" tier cold=gpu:quant4
+bad 1 "multiple of 32" kvcl run -m tiny.gguf -p a --cache small
+KVCL_MEM_LIMIT=48m bad 6 "64.0 MiB.*KVCL_MEM_LIMIT.*-c [0-9]* or less.*smaller" kvcl plan -t 1
+bad 2 'context' kvcl plan -m tiny.gguf -c 100000
+bad 2 "auto" kvcl compare -m tiny.gguf -p a --cache auto
+bad 2 "hot=cpu" kvcl compare -m tiny.gguf -p a --tier hot=cpu:raw:64
+KVCL_TIER=cold bad 2 "'cold'" tiered
+
 bad 2 'nosuch' kvcl nosuch
 bad 2 '\-\-nosuch' kvcl run --nosuch
 bad 2 '\-n' kvcl run -m tiny.gguf -p a -n many
@@ -212,6 +296,52 @@ bad 3 'odd.i32' kvcl logits -m tiny.gguf --tokens odd.i32 -o l2.npy
 printf '\377\377\0\0' >far.i32
 bad 3 '65535' kvcl logits -m tiny.gguf --tokens far.i32 -o l2.npy
 [ ! -e l2.npy ] || fail "refused logits left a file"
+
+# ---- svd ----------------------------------------------------------------------------------------
+
+# npy DESCR ORDER SHAPE BYTES: an array whose bytes are all '?' (f4: 0.747)
+npy() {
+    printf '\223NUMPY\001\000\166\000'
+    printf '%-117s\n' "{'descr': '$1', 'fortran_order': $2, 'shape': ($3), }"
+    head -c "$4" /dev/zero | tr '\0' '?'
+}
+npy '<f4' False '40, 20' 3200 >flat.npy
+npy '<f4' False '3, 40, 20' 9600 >batch.npy
+npy '<f2' False '20, 300' 12000 >wide.npy
+npy '<f4' False '300, 280' 336000 >large.npy
+for name in flat batch wide large; do
+    good "svd of $name" kvcl svd "$name.npy" -k 3 -o "$name" --json
+    grep -q '"relative_error": [0-9.]*e-[6-9]' out || fail "svd of $name, of rank 1: error"
+    good "svd of $name" kvcl svd "$name.npy" -k 3 -o again -t 3
+    for factor in U S V; do
+        cmp -s "$name.$factor.npy" "again.$factor.npy" || fail "svd of $name: other bits of $factor"
+    done
+done
+[ "$(wc -c <batch.V.npy)" -eq $((128 + 3 * 20 * 3 * 4)) ] || fail "svd of a batch: size of V"
+bad 2 'say it with -k' kvcl svd flat.npy
+bad 2 'has 20' kvcl svd flat.npy -k 21
+bad 1 'together' kvcl svd flat.npy -k 19 --oversample 2
+bad 1 'absent' kvcl svd absent.npy -k 2
+bad 1 'absent' kvcl svd flat.npy -k 2 -o absent/x
+bad 3 'no array' kvcl svd tiny.gguf -k 2
+npy '<f4' False '40, 20' 3199 >bad.npy
+bad 3 '3199 bytes' kvcl svd bad.npy -k 2
+npy '<f4' False '99999999999, 99999999999' 3200 >bad.npy
+bad 3 'another number' kvcl svd bad.npy -k 2
+npy '<f4' False '99999999999999999999' 3200 >bad.npy
+bad 3 'damaged' kvcl svd bad.npy -k 2
+npy '<i4' False '40, 20' 3200 >bad.npy
+bad 1 '<i4' kvcl svd bad.npy -k 2
+npy '<f4' True '40, 20' 3200 >bad.npy
+bad 1 'column-major' kvcl svd bad.npy -k 2
+npy '<f4' False '800,' 3200 >bad.npy
+bad 1 'dimensions' kvcl svd bad.npy -k 2
+npy '<f4' False '0, 20' 0 >bad.npy
+bad 2 'empty' kvcl svd bad.npy -k 2
+head -c 100 flat.npy >bad.npy
+bad 3 'header' kvcl svd bad.npy -k 2
+{ npy '<f4' False '40, 20' 3196 && printf '\0\0\300\177'; } >bad.npy
+bad 1 'not finite' kvcl svd bad.npy -k 2
 
 echo "$n_checked checks, $n_failed failed"
 [ "$n_failed" -eq 0 ]

@@ -15,6 +15,7 @@ typedef struct values {
     int64_t number, verbose;
     double temp;
     bool flag, shown;
+    kvcl_opt_list words;
 } values;
 
 #define AT(member) .offset = offsetof(values, member)
@@ -62,6 +63,12 @@ static const kvcl_opt options[] = {
      .help = "a flag"},
     {.names = {"--no-show"}, .kind = KVCL_OPT_UNFLAG, AT(shown), .def = "0", .help = "not shown"},
     {.names = {"-v", "--verbose"}, .kind = KVCL_OPT_COUNT, AT(verbose), .help = "more"},
+    {.names = {"--word"},
+     .kind = KVCL_OPT_LIST,
+     AT(words),
+     .arg = "WORD",
+     .env = "KVCL_OPT_WORD",
+     .help = "a word, several times"},
     {.names = {"-h"}, .kind = KVCL_OPT_HELP, .help = "short help"},
     {.names = {"--help"}, .kind = KVCL_OPT_MANUAL, .help = "full help"},
 };
@@ -109,6 +116,7 @@ static void clear_env(void)
     unsetenv("KVCL_OPT_MODEL");
     unsetenv("KVCL_OPT_NUMBER");
     unsetenv("KVCL_OPT_FLAG");
+    unsetenv("KVCL_OPT_WORD");
 }
 
 START_TEST(takes_values)
@@ -176,6 +184,36 @@ START_TEST(switches)
     BAD("on|off|auto", "--color=blue");
     GOOD("--flag=0");
     ck_assert(!v.flag);
+}
+END_TEST
+
+START_TEST(lists)
+{
+    values v;
+    kvcl_opt_result r;
+    GOOD("-n", "1");
+    ck_assert_uint_eq(v.words.n, 0);
+    GOOD("--word", "a", "-n", "1", "--word=b=c");
+    ck_assert_uint_eq(v.words.n, 2);
+    ck_assert_str_eq(v.words.item[0], "a");
+    ck_assert_str_eq(v.words.item[1], "b=c");
+    setenv("KVCL_OPT_WORD", "env", 1);
+    GOOD("-n", "1");
+    ck_assert_uint_eq(v.words.n, 1);
+    ck_assert_str_eq(v.words.item[0], "env");
+    ck_assert(kvcl_opt_given(&r, "--word"));
+    GOOD("--word", "x", "--word", "y"); /* instead of the environment's, not behind them */
+    ck_assert_uint_eq(v.words.n, 2);
+    ck_assert_str_eq(v.words.item[0], "x");
+    clear_env();
+    BAD("--word needs a value", "--word");
+    char *argv[18];
+    for (int i = 0; i < 18; i++)
+        argv[i] = (char *)(uintptr_t)(i % 2 ? "w" : "--word");
+    ck_assert_int_eq(kvcl_opt_parse(&command, 16, argv, &v, &r), KVCL_OK);
+    ck_assert_uint_eq(v.words.n, 8);
+    ck_assert_int_eq(kvcl_opt_parse(&command, 18, argv, &v, &r), KVCL_E_ARG);
+    ck_assert(strstr(r.error, "more than 8 times") != NULL);
 }
 END_TEST
 
@@ -344,6 +382,7 @@ int main(void)
     tcase_add_test(t, takes_values);
     tcase_add_test(t, values_that_look_like_options);
     tcase_add_test(t, switches);
+    tcase_add_test(t, lists);
     tcase_add_test(t, environment);
     tcase_add_test(t, wrong_values);
     tcase_add_test(t, typos);

@@ -3,75 +3,24 @@
  */
 #define _POSIX_C_SOURCE 200809L
 
-#include "tiny_model.h"
+#include "rig.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 #define V TINY_VOCAB
 
-typedef struct rig {
-    kvcl_model *model;
-    kvcl_engine *engine;
-    kvcl_session *session;
-} rig;
-
-static char folder[256], path[512];
-
-static void setup(void)
+/* A raw cache. */
+static rig raw_open(test_dev *d, uint32_t n_ctx, uint32_t n_batch, kvcl_type cache)
 {
-    test_folder_make(folder, sizeof folder);
-    snprintf(path, sizeof path, "%s/tiny.gguf", folder);
-}
-
-static void teardown(void) { test_folder_remove(folder); }
-
-static void ok(const test_dev *d, kvcl_status st)
-{
-    test_require(st == KVCL_OK, "%s: %s: %s", d->row, kvcl_status_string(st),
-                 kvcl_last_error(d->ctx));
-}
-
-static rig rig_open(test_dev *d, uint32_t n_ctx, uint32_t n_batch, kvcl_type cache)
-{
-    rig r = {0};
     kvcl_session_options opt = {
         .n_ctx = n_ctx, .n_batch = n_batch, .type_k = cache, .type_v = cache};
-    ok(d, kvcl_model_open(d->ctx, path, &r.model));
-    ok(d, kvcl_engine_create(r.model, d->dev, &r.engine));
-    ok(d, kvcl_session_create(r.engine, &opt, &r.session));
-    return r;
+    return rig_open(d, &opt);
 }
 
-static void rig_close(rig *r)
-{
-    kvcl_session_free(r->session);
-    kvcl_engine_free(r->engine);
-    kvcl_model_close(r->model);
-}
-
-/* Made-up token number i of a text. */
-static int32_t token_at(uint32_t i) { return (int32_t)(test_word(test_seed(), i) % V); }
-
-static void fill_tokens(int32_t *tokens, uint32_t first, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        tokens[i] = token_at(first + i);
-}
-
-/* Prefill of n tokens with logits of the last n_logits, then n_decode decoded ones:
- * [n_logits + n_decode][V]. */
 static float *play(test_dev *d, rig *r, uint32_t n, uint32_t n_logits, uint32_t n_decode)
 {
-    float *logits = calloc((size_t)(n_logits + n_decode) * V, sizeof *logits);
-    int32_t tokens[TINY_CTX];
-    test_true(logits && n <= TINY_CTX);
-    fill_tokens(tokens, 0, n);
-    ok(d, kvcl_session_prefill(r->session, tokens, n, n_logits, logits, NULL, NULL));
-    for (uint32_t i = 0; i < n_decode; i++)
-        ok(d, kvcl_session_decode(r->session, token_at(n + i), logits + (n_logits + i) * V));
-    ck_assert_uint_eq(kvcl_session_n_tokens(r->session), n + n_decode);
-    return logits;
+    return rig_play(d, r->session, n, n_logits, n_decode);
 }
 
 /* All finite, and not all the same. */
@@ -85,14 +34,6 @@ static void check_sane(const float *logits, size_t n)
         hi = logits[i] > hi ? logits[i] : hi;
     }
     test_require(hi - lo > 0.1f, "all logits are %g", (double)lo);
-}
-
-static void check_same(const char *what, const float *want, const float *got, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        test_require(memcmp(&want[i], &got[i], sizeof *want) == 0,
-                     "%s: logit %zu of position %zu: %.9g, not %.9g", what, i % V, i / V,
-                     (double)got[i], (double)want[i]);
 }
 
 static tiny_model model_number(int i)
@@ -110,14 +51,14 @@ START_TEST(every_row_has_the_twins_bits)
     bool small = test_env_on("KVCL_TEST_SMALL");
     uint32_t n = small ? 5 : 70, n_logits = small ? 2 : 70, n_decode = small ? 2 : 20;
     tiny_model m = model_number(_i);
-    tiny_model_write(&m, path);
-    rig ref = rig_open(test_reference(), 128, 0, _i % 3 ? KVCL_F16 : KVCL_F32);
+    tiny_model_write(&m, rig_path());
+    rig ref = raw_open(test_reference(), 128, 0, _i % 3 ? KVCL_F16 : KVCL_F32);
     float *want = play(test_reference(), &ref, n, n_logits, n_decode);
     check_sane(want, (size_t)(n_logits + n_decode) * V);
     for (size_t i = 0; i < n_rows; i++) {
-        rig r = rig_open(&rows[i], 128, 0, _i % 3 ? KVCL_F16 : KVCL_F32);
+        rig r = raw_open(&rows[i], 128, 0, _i % 3 ? KVCL_F16 : KVCL_F32);
         float *got = play(&rows[i], &r, n, n_logits, n_decode);
-        check_same(rows[i].row, want, got, (size_t)(n_logits + n_decode) * V);
+        rig_same(rows[i].row, want, got, (size_t)(n_logits + n_decode) * V);
         free(got);
         rig_close(&r);
     }
@@ -134,13 +75,13 @@ START_TEST(every_split_of_the_prompt)
     test_rows(&rows);
     d = &rows[0];
     tiny_model m = _i ? tiny_gpt2(KVCL_Q5_0) : tiny_llama(KVCL_F16);
-    tiny_model_write(&m, path);
+    tiny_model_write(&m, rig_path());
     float *want = NULL;
     for (size_t i = 0; i < kvcl_array_len(batches); i++) {
-        rig r = rig_open(d, 256, batches[i], KVCL_F16);
+        rig r = raw_open(d, 256, batches[i], KVCL_F16);
         float *got = play(d, &r, n, n_logits, n_decode);
         if (want)
-            check_same("split", want, got, (n_logits + n_decode) * V);
+            rig_same("split", want, got, (n_logits + n_decode) * V);
         else
             want = got;
         if (want != got)
@@ -148,17 +89,17 @@ START_TEST(every_split_of_the_prompt)
         rig_close(&r);
     }
     /* several prefills in a row */
-    rig r = rig_open(d, 256, 64, KVCL_F16);
+    rig r = raw_open(d, 256, 64, KVCL_F16);
     int32_t tokens[256];
     float *last = calloc(n_logits * V, sizeof *last);
-    fill_tokens(tokens, 0, n);
+    rig_tokens(tokens, 0, n);
     for (uint32_t at = 0, step = 1; at < n; at += step, step = step * 2 + 1) {
         step = kvcl_min_u32(step, n - at);
         uint32_t rows_now = at + step == n ? kvcl_min_u32(n_logits, step) : 0;
-        ok(d, kvcl_session_prefill(r.session, tokens + at, step, rows_now,
-                                   last + (n_logits - rows_now) * V, NULL, NULL));
+        rig_ok(d, kvcl_session_prefill(r.session, tokens + at, step, rows_now,
+                                       last + (n_logits - rows_now) * V, NULL, NULL));
     }
-    check_same("prefills in a row", want + (n_logits - 1) * V, last + (n_logits - 1) * V, V);
+    rig_same("prefills in a row", want + (n_logits - 1) * V, last + (n_logits - 1) * V, V);
     free(last);
     free(want);
     rig_close(&r);
@@ -171,14 +112,14 @@ START_TEST(logits_do_not_depend_on_how_many_are_asked)
     test_rows(&rows);
     d = &rows[0];
     tiny_model m = tiny_llama(KVCL_Q8_0);
-    tiny_model_write(&m, path);
-    rig r = rig_open(d, 128, 16, KVCL_F16);
+    tiny_model_write(&m, rig_path());
+    rig r = raw_open(d, 128, 16, KVCL_F16);
     float *all = play(d, &r, 40, 40, 0), *few;
-    ok(d, kvcl_session_rewind(r.session, 0));
+    rig_ok(d, kvcl_session_rewind(r.session, 0));
     few = play(d, &r, 40, 3, 0);
-    check_same("3 of 40", all + 37 * V, few, 3 * V);
+    rig_same("3 of 40", all + 37 * V, few, 3 * V);
     free(few);
-    ok(d, kvcl_session_rewind(r.session, 0));
+    rig_ok(d, kvcl_session_rewind(r.session, 0));
     few = play(d, &r, 40, 0, 1);
     free(few);
     free(all);
@@ -193,18 +134,18 @@ START_TEST(nothing_is_allocated_after_creation)
     test_dev *rows;
     size_t n_rows = test_rows(&rows);
     tiny_model m = tiny_llama(KVCL_Q4_0);
-    tiny_model_write(&m, path);
+    tiny_model_write(&m, rig_path());
     for (size_t i = 0; i < n_rows; i++) {
         test_dev *d = &rows[i];
         uint64_t n_live = kvcl_ctx_mem_stats(d->ctx).n_live;
-        rig r = rig_open(d, 512, 32, KVCL_F16);
+        rig r = raw_open(d, 512, 32, KVCL_F16);
         uint64_t n_allocs = kvcl_ctx_mem_stats(d->ctx).n_allocs;
         float *logits = calloc(V, sizeof *logits);
         int32_t tokens[80];
-        fill_tokens(tokens, 0, 80);
-        ok(d, kvcl_session_prefill(r.session, tokens, 80, 1, logits, NULL, NULL));
+        rig_tokens(tokens, 0, 80);
+        rig_ok(d, kvcl_session_prefill(r.session, tokens, 80, 1, logits, NULL, NULL));
         for (uint32_t k = 0; k < 100; k++)
-            ok(d, kvcl_session_decode(r.session, token_at(k), logits));
+            rig_ok(d, kvcl_session_decode(r.session, rig_token(k), logits));
         test_require(kvcl_ctx_mem_stats(d->ctx).n_allocs == n_allocs, "%s: %llu allocations",
                      d->row, (unsigned long long)(kvcl_ctx_mem_stats(d->ctx).n_allocs - n_allocs));
         free(logits);
@@ -219,10 +160,10 @@ START_TEST(cache_bytes_are_what_is_allocated)
     test_dev *rows;
     test_rows(&rows);
     tiny_model m = tiny_llama(KVCL_F16);
-    tiny_model_write(&m, path);
+    tiny_model_write(&m, rig_path());
     /* 130 tokens: 3 pages of 64; 2 layers, K and V, 2 heads of 16 */
     uint64_t elems = 3 * 64 * 2 * 2 * 2 * 16;
-    rig half = rig_open(&rows[0], 130, 0, KVCL_F16), full = rig_open(&rows[0], 130, 0, KVCL_F32);
+    rig half = raw_open(&rows[0], 130, 0, KVCL_F16), full = raw_open(&rows[0], 130, 0, KVCL_F32);
     ck_assert_uint_eq(kvcl_session_cache_bytes(half.session), 2 * elems);
     ck_assert_uint_eq(kvcl_session_cache_bytes(full.session), 4 * elems);
     ck_assert_uint_eq(kvcl_session_n_ctx(half.session), 130);
@@ -239,24 +180,24 @@ START_TEST(rewound_tokens_leave_no_trace)
     test_rows(&rows);
     d = &rows[0];
     tiny_model m = tiny_gpt2(KVCL_F16);
-    tiny_model_write(&m, path);
-    rig r = rig_open(d, 256, 32, KVCL_F16);
+    tiny_model_write(&m, rig_path());
+    rig r = raw_open(d, 256, 32, KVCL_F16);
     float *want = play(d, &r, 60, 1, 10), *got = calloc(V, sizeof *got);
-    ok(d, kvcl_session_rewind(r.session, 40));
+    rig_ok(d, kvcl_session_rewind(r.session, 40));
     for (uint32_t i = 0; i < 50; i++) /* other tokens over page boundaries */
-        ok(d, kvcl_session_decode(r.session, (int32_t)(i * 7 % V), got));
-    ok(d, kvcl_session_rewind(r.session, 60 - 20));
+        rig_ok(d, kvcl_session_decode(r.session, (int32_t)(i * 7 % V), got));
+    rig_ok(d, kvcl_session_rewind(r.session, 60 - 20));
     int32_t tokens[60];
-    fill_tokens(tokens, 0, 60);
-    ok(d, kvcl_session_prefill(r.session, tokens + 40, 20, 1, got, NULL, NULL));
-    check_same("prefill again", want, got, V);
+    rig_tokens(tokens, 0, 60);
+    rig_ok(d, kvcl_session_prefill(r.session, tokens + 40, 20, 1, got, NULL, NULL));
+    rig_same("prefill again", want, got, V);
     for (uint32_t i = 0; i < 10; i++) {
-        ok(d, kvcl_session_decode(r.session, token_at(60 + i), got));
-        check_same("decode again", want + (1 + i) * V, got, V);
+        rig_ok(d, kvcl_session_decode(r.session, rig_token(60 + i), got));
+        rig_same("decode again", want + (1 + i) * V, got, V);
     }
     ck_assert_int_eq(kvcl_session_rewind(r.session, 71), KVCL_E_ARG);
     ck_assert_uint_eq(kvcl_session_n_tokens(r.session), 70);
-    ok(d, kvcl_session_rewind(r.session, 70));
+    rig_ok(d, kvcl_session_rewind(r.session, 70));
     free(want);
     free(got);
     rig_close(&r);
@@ -269,22 +210,22 @@ START_TEST(a_full_context_takes_nothing)
     test_rows(&rows);
     d = &rows[0];
     tiny_model m = tiny_llama(KVCL_F16);
-    tiny_model_write(&m, path);
-    rig r = rig_open(d, 70, 32, KVCL_F16);
+    tiny_model_write(&m, rig_path());
+    rig r = raw_open(d, 70, 32, KVCL_F16);
     int32_t tokens[71];
     float logits[V], again[V];
-    fill_tokens(tokens, 0, 71);
+    rig_tokens(tokens, 0, 71);
     ck_assert_int_eq(kvcl_session_prefill(r.session, tokens, 71, 1, logits, NULL, NULL),
                      KVCL_E_FULL);
     ck_assert_uint_eq(kvcl_session_n_tokens(r.session), 0);
     ck_assert_ptr_nonnull(strstr(kvcl_last_error(d->ctx), "70"));
-    ok(d, kvcl_session_prefill(r.session, tokens, 70, 1, logits, NULL, NULL));
+    rig_ok(d, kvcl_session_prefill(r.session, tokens, 70, 1, logits, NULL, NULL));
     ck_assert_int_eq(kvcl_session_decode(r.session, 1, again), KVCL_E_FULL);
     ck_assert_int_eq(kvcl_session_prefill(r.session, tokens, 1, 0, NULL, NULL, NULL), KVCL_E_FULL);
     ck_assert_uint_eq(kvcl_session_n_tokens(r.session), 70);
-    ok(d, kvcl_session_rewind(r.session, 60));
-    ok(d, kvcl_session_prefill(r.session, tokens + 60, 10, 1, again, NULL, NULL));
-    check_same("after E_FULL", logits, again, V);
+    rig_ok(d, kvcl_session_rewind(r.session, 60));
+    rig_ok(d, kvcl_session_prefill(r.session, tokens + 60, 10, 1, again, NULL, NULL));
+    rig_same("after E_FULL", logits, again, V);
     rig_close(&r);
 }
 END_TEST
@@ -303,12 +244,12 @@ START_TEST(wrong_arguments_change_nothing)
     test_rows(&rows);
     d = &rows[0];
     tiny_model m = tiny_llama(KVCL_F16);
-    tiny_model_write(&m, path);
-    rig r = rig_open(d, 64, 8, KVCL_F16);
+    tiny_model_write(&m, rig_path());
+    rig r = raw_open(d, 64, 8, KVCL_F16);
     int32_t tokens[20], bad[3] = {1, -1, 2};
     float logits[V];
     uint32_t calls = 0;
-    fill_tokens(tokens, 0, 20);
+    rig_tokens(tokens, 0, 20);
     kvcl_session *s = r.session;
     ck_assert_int_eq(kvcl_session_prefill(s, bad, 3, 1, logits, NULL, NULL), KVCL_E_ARG);
     bad[1] = V;
@@ -344,21 +285,21 @@ START_TEST(two_sessions_do_not_meet)
     test_rows(&rows);
     d = &rows[0];
     tiny_model m = tiny_llama(KVCL_F16);
-    tiny_model_write(&m, path);
-    rig a = rig_open(d, 128, 32, KVCL_F16), b = a;
+    tiny_model_write(&m, rig_path());
+    rig a = raw_open(d, 128, 32, KVCL_F16), b = a;
     float *want = play(d, &a, 50, 1, 10), got[V];
-    ok(d, kvcl_session_rewind(a.session, 0));
+    rig_ok(d, kvcl_session_rewind(a.session, 0));
     kvcl_session_options opt = kvcl_session_defaults();
     opt.n_ctx = 128;
-    ok(d, kvcl_session_create(a.engine, &opt, &b.session));
+    rig_ok(d, kvcl_session_create(a.engine, &opt, &b.session));
     int32_t tokens[50];
-    fill_tokens(tokens, 0, 50);
-    ok(d, kvcl_session_prefill(a.session, tokens, 50, 0, NULL, NULL, NULL));
-    ok(d, kvcl_session_prefill(b.session, tokens + 5, 45, 0, NULL, NULL, NULL));
+    rig_tokens(tokens, 0, 50);
+    rig_ok(d, kvcl_session_prefill(a.session, tokens, 50, 0, NULL, NULL, NULL));
+    rig_ok(d, kvcl_session_prefill(b.session, tokens + 5, 45, 0, NULL, NULL, NULL));
     for (uint32_t i = 0; i < 10; i++) {
-        ok(d, kvcl_session_decode(a.session, token_at(50 + i), got));
-        check_same("session a", want + (1 + i) * V, got, V);
-        ok(d, kvcl_session_decode(b.session, (int32_t)i, got));
+        rig_ok(d, kvcl_session_decode(a.session, rig_token(50 + i), got));
+        rig_same("session a", want + (1 + i) * V, got, V);
+        rig_ok(d, kvcl_session_decode(b.session, (int32_t)i, got));
     }
     free(want);
     kvcl_session_free(b.session);
@@ -376,7 +317,7 @@ int main(void)
     bool small = test_env_on("KVCL_TEST_SMALL");
     Suite *suite = suite_create("session");
     TCase *c = tcase_create("session");
-    tcase_add_checked_fixture(c, setup, teardown);
+    tcase_add_checked_fixture(c, rig_setup, rig_teardown);
     tcase_add_loop_test(c, every_row_has_the_twins_bits, 0, small ? 2 : 2 * TEST_N_TYPES);
     tcase_add_loop_test(c, every_split_of_the_prompt, 0, small ? 1 : 2);
     if (!small) {

@@ -9,10 +9,14 @@ static const struct {
     kvcl_status st;
     int exit_code;
 } table[] = {
-    {KVCL_OK, 0},          {KVCL_E_ARG, 2},           {KVCL_E_MEM, 6},    {KVCL_E_DEVICE_MEM, 6},
-    {KVCL_E_DEVICE, 5},    {KVCL_E_BUILD, 5},         {KVCL_E_FORMAT, 3}, {KVCL_E_VERSION, 3},
-    {KVCL_E_NO_DEVICE, 5}, {KVCL_E_UNSUPPORTED, 1},   {KVCL_E_IO, 1},     {KVCL_E_FULL, 1},
-    {KVCL_E_DIFFERS, 7},   {KVCL_E_INTERRUPTED, 130},
+    {KVCL_OK, 0},           {KVCL_E_ARG, 2},
+    {KVCL_E_MEM, 6},        {KVCL_E_DEVICE_MEM, 6},
+    {KVCL_E_DEVICE, 5},     {KVCL_E_BUILD, 5},
+    {KVCL_E_FORMAT, 3},     {KVCL_E_VERSION, 3},
+    {KVCL_E_NO_DEVICE, 5},  {KVCL_E_UNSUPPORTED, 1},
+    {KVCL_E_IO, 1},         {KVCL_E_FULL, 1},
+    {KVCL_E_DIFFERS, 7},    {KVCL_E_INTERRUPTED, 130},
+    {KVCL_E_NOT_FINITE, 1},
 };
 
 #define COUNT(name, value, sentence, exit_code) +1

@@ -1,91 +1,31 @@
 /* test_validate.c - the single validation layer: every operation refuses every wrong argument with
  * the right status and a sentence that names the operation, writes nothing then, and takes empty
  * sizes.  Backends never see these calls: one device tells for all. */
-#include "test.h"
+#include "validate.h"
 
 #include "types.h"
 
-#include <stdio.h>
-
-#define N 4096 /* elements of each buffer */
-
-static test_dev d;
-static kvcl_queue *q;
-static kvcl_buf *in, *aux, *out, *out2;
 static kvcl_mat *w, *w_rows, *w_cols;
-static float rows_data[64 * 64], image[N];
-
-static kvcl_buf *make_buf(void)
-{
-    kvcl_buf *b = NULL;
-    ck_assert_int_eq(kvcl_buf_create(d.dev, N * sizeof(float), "test", &b), KVCL_OK);
-    ck_assert_int_eq(kvcl_buf_write(q, b, 0, image, sizeof image), KVCL_OK);
-    return b;
-}
+static float rows_data[64 * 64];
 
 static void setup(void)
 {
-    char why[512] = "";
-    ck_assert_msg(test_dev_open("cpu", &d, why, sizeof why) == KVCL_OK, "%s", why);
-    q = d.q;
-    test_rng rng = {.seed = test_seed()};
-    test_fill_f32(&rng, image, N, 1.0f);
+    test_rng rng = {.seed = test_seed() + 1};
+    setup_buffers();
     test_fill_f32(&rng, rows_data, kvcl_array_len(rows_data), 1.0f);
-    in = make_buf();
-    aux = make_buf();
-    out = make_buf();
-    out2 = make_buf();
     ck_assert_int_eq(kvcl_mat_create(q, KVCL_F32, 8, 64, rows_data, &w), KVCL_OK);
     ck_assert_int_eq(kvcl_mat_create(q, KVCL_F32, 9, 64, rows_data, &w_rows), KVCL_OK);
     ck_assert_int_eq(kvcl_mat_create(q, KVCL_F32, 8, 32, rows_data, &w_cols), KVCL_OK);
 }
 
-/* Whatever was refused has written nothing. */
 static void teardown(void)
 {
-    kvcl_buf *all[] = {in, aux, out, out2};
-    ck_assert_int_eq(kvcl_queue_wait(q), KVCL_OK);
-    for (size_t i = 0; i < kvcl_array_len(all); i++) {
-        float now[N];
-        ck_assert_int_eq(kvcl_buf_read(q, all[i], 0, now, sizeof now), KVCL_OK);
-        ck_assert_mem_eq(now, image, sizeof now);
-        kvcl_buf_free(all[i]);
-    }
+    check_buffers();
     kvcl_mat_free(w);
     kvcl_mat_free(w_rows);
     kvcl_mat_free(w_cols);
     test_dev_close(&d);
 }
-
-static kvcl_view view(kvcl_buf *b, size_t first, size_t n)
-{
-    return (kvcl_view){b, first * sizeof(float), n * sizeof(float)};
-}
-
-/* The call with `change` applied to a copy of `good` answers `status`. */
-#define REFUSED(op, good, status, change)                                                        \
-    do {                                                                                         \
-        kvcl_##op##_args a = (good);                                                             \
-        change;                                                                                  \
-        kvcl_status got_ = kvcl_op_##op(q, &a);                                                  \
-        ck_assert_msg(got_ == (status), "%s with %s: %s (%s)", #op, #change,                     \
-                      kvcl_status_string(got_), kvcl_last_error(d.ctx));                         \
-        ck_assert_msg((status) == KVCL_OK || strstr(kvcl_last_error(d.ctx), #op),                \
-                      "%s with %s: the sentence is '%s'", #op, #change, kvcl_last_error(d.ctx)); \
-    } while (0)
-
-/* What holds for any view of at least `elems` elements: missing, too small, beyond the buffer,
- * misaligned. */
-#define BAD_VIEWS(op, good, field, elems)                                   \
-    do {                                                                    \
-        REFUSED(op, good, KVCL_E_ARG, a.field.buf = NULL);                  \
-        REFUSED(op, good, KVCL_E_ARG, a.field.bytes = ((elems)-1) * 4);     \
-        REFUSED(op, good, KVCL_E_ARG, a.field.bytes = 0);                   \
-        REFUSED(op, good, KVCL_E_ARG, a.field.off = (N - (elems) + 1) * 4); \
-        REFUSED(op, good, KVCL_E_ARG, a.field.off = SIZE_MAX - 3);          \
-        REFUSED(op, good, KVCL_E_ARG, a.field.bytes = SIZE_MAX - 3);        \
-        REFUSED(op, good, KVCL_E_ARG, a.field.off += 2);                    \
-    } while (0)
 
 START_TEST(embed_rows)
 {
@@ -295,7 +235,7 @@ START_TEST(rope_store)
     REFUSED(rope_store, good, KVCL_E_UNSUPPORTED, a.type_k = KVCL_BF16);
     REFUSED(rope_store, good, KVCL_E_UNSUPPORTED, a.type_v = KVCL_Q8_0);
     REFUSED(rope_store, good, KVCL_E_UNSUPPORTED, a.n_kv_heads = 0);
-    REFUSED(rope_store, good, KVCL_E_UNSUPPORTED, (a.n_q_heads = 3, a.n_kv_heads = 2));
+    REFUSED(rope_store, good, KVCL_E_UNSUPPORTED, ((a.n_q_heads = 3, a.n_kv_heads = 2)));
     REFUSED(rope_store, good, KVCL_E_UNSUPPORTED, a.head_dim = 12);
     REFUSED(rope_store, good, KVCL_E_UNSUPPORTED, a.head_dim = 264);
     REFUSED(rope_store, good, KVCL_E_UNSUPPORTED, a.pos0 = UINT32_MAX);
@@ -307,63 +247,184 @@ START_TEST(rope_store)
     REFUSED(rope_store, good, KVCL_E_ARG, a.n_pages = 1);
     REFUSED(rope_store, good, KVCL_E_ARG, a.first_page = 1);
     REFUSED(rope_store, good, KVCL_OK, (a.n = 0, a.qkv.buf = NULL));
+    good.ku = view(out, 2048, 1024);
+    good.type_ku = KVCL_F32;
+    REFUSED(rope_store, good, KVCL_E_UNSUPPORTED, a.type_ku = KVCL_BF16);
+    REFUSED(rope_store, good, KVCL_E_ARG, a.ku.bytes = 511 * 4);
+    REFUSED(rope_store, good, KVCL_E_ARG, a.ku = view(out2, 40, 1024));
+    REFUSED(rope_store, good, KVCL_E_ARG, a.ku = view(out, 1000, 1024));
+    REFUSED(rope_store, good, KVCL_E_ARG, a.ku = view(out, 2000, 1024));
 }
 END_TEST
 
 START_TEST(attn_raw)
 {
-    kvcl_attn_raw_args good = {.n = 2, .q_stride = 16, .pos0 = 63, .n_q_heads = 2};
-    good.n_kv_heads = 1;
-    good.head_dim = 8;
-    good.n_pages = good.n_parts = 2;
-    good.scale = 1.0f;
-    good.type_k = good.type_v = KVCL_F32;
-    good.q = view(in, 0, 32);
+    /* tokens 60 .. 599: pages 0 .. 9, blocks 0 and 1; a page holds 512 elements */
+    kvcl_attn_raw_args good = {.type_k = KVCL_F32, .type_v = KVCL_F32};
+    good.in = (kvcl_attn_in){.n = 2, .q_stride = 16, .pos0 = 598, .begin = 60, .end = 600};
+    good.in.n_q_heads = 2;
+    good.in.n_kv_heads = 1;
+    good.in.head_dim = 8;
+    good.in.first_part = 1;
+    good.in.n_parts = 3;
+    good.in.scale = 1.0f;
+    good.in.q = view(in, 0, 32);
     good.k = view(in, 1024, 1024);
     good.v = view(in, 2048, 1024);
-    good.page_table = view(aux, 0, 2);
-    good.ml = view(out, 0, 16);
-    good.o = view(out2, 0, 64);
-    BAD_VIEWS(attn_raw, good, q, 32);
-    BAD_VIEWS(attn_raw, good, page_table, 2);
-    BAD_VIEWS(attn_raw, good, ml, 16);
-    BAD_VIEWS(attn_raw, good, o, 64);
+    good.in.page_table = view(aux, 0, 10);
+    good.in.ml = view(out, 0, 24);
+    good.in.o = view(out2, 0, 96);
+    BAD_VIEWS(attn_raw, good, in.q, 32);
+    BAD_VIEWS(attn_raw, good, in.page_table, 10);
+    BAD_VIEWS(attn_raw, good, in.ml, 24);
+    BAD_VIEWS(attn_raw, good, in.o, 96);
     BAD_VIEWS(attn_raw, good, k, 512);
     BAD_VIEWS(attn_raw, good, v, 512);
-    REFUSED(attn_raw, good, KVCL_E_ARG, a.q_stride = 15);
-    REFUSED(attn_raw, good, KVCL_E_ARG, a.first_page = 1);
-    REFUSED(attn_raw, good, KVCL_E_ARG, a.first_page = 3);
-    REFUSED(attn_raw, good, KVCL_E_ARG, a.n_pages = UINT32_MAX);
-    REFUSED(attn_raw, good, KVCL_E_ARG, a.ml = view(in, 16, 16));
-    REFUSED(attn_raw, good, KVCL_E_ARG, a.o = view(in, 16, 64));
-    REFUSED(attn_raw, good, KVCL_E_ARG, a.o = view(out, 8, 64));
+    REFUSED(attn_raw, good, KVCL_E_ARG, a.in.q_stride = 15);
+    REFUSED(attn_raw, good, KVCL_E_ARG, a.in.first_part = 2);
+    REFUSED(attn_raw, good, KVCL_E_ARG, a.in.first_part = UINT32_MAX);
+    REFUSED(attn_raw, good, KVCL_E_ARG, a.in.n_parts = 1);
+    REFUSED(attn_raw, good, KVCL_E_ARG, a.in.n_parts = UINT32_MAX);
+    REFUSED(attn_raw, good, KVCL_E_ARG, a.in.begin = 601);
+    REFUSED(attn_raw, good, KVCL_E_ARG, a.in.end = UINT32_MAX);
+    REFUSED(attn_raw, good, KVCL_E_ARG, a.in.end = 641);
+    REFUSED(attn_raw, good, KVCL_E_ARG, a.in.ml = view(in, 16, 24));
+    REFUSED(attn_raw, good, KVCL_E_ARG, a.in.ml = view(in, 2040, 24));
+    REFUSED(attn_raw, good, KVCL_E_ARG, a.in.o = view(in, 16, 96));
+    REFUSED(attn_raw, good, KVCL_E_ARG, a.in.o = view(in, 1020, 96));
+    REFUSED(attn_raw, good, KVCL_E_ARG, a.in.o = view(out, 8, 96));
     REFUSED(attn_raw, good, KVCL_E_UNSUPPORTED, a.type_k = KVCL_Q4_0);
     REFUSED(attn_raw, good, KVCL_E_UNSUPPORTED, a.type_v = KVCL_BF16);
-    REFUSED(attn_raw, good, KVCL_E_UNSUPPORTED, a.head_dim = 9);
-    REFUSED(attn_raw, good, KVCL_E_UNSUPPORTED, a.head_dim = 0);
-    REFUSED(attn_raw, good, KVCL_E_UNSUPPORTED, a.n_q_heads = 0);
-    REFUSED(attn_raw, good, KVCL_OK, (a.n = 0, a.q.buf = NULL));
-    REFUSED(attn_raw, good, KVCL_OK, (a.n_pages = 0, a.q.buf = NULL));
+    REFUSED(attn_raw, good, KVCL_E_UNSUPPORTED, a.in.head_dim = 9);
+    REFUSED(attn_raw, good, KVCL_E_UNSUPPORTED, a.in.head_dim = 0);
+    REFUSED(attn_raw, good, KVCL_E_UNSUPPORTED, a.in.n_q_heads = 0);
+    REFUSED(attn_raw, good, KVCL_OK, (a.in.n = 0, a.in.q.buf = NULL));
+    REFUSED(attn_raw, good, KVCL_OK, (a.in.end = 60, a.in.q.buf = NULL));
 }
 END_TEST
 
 START_TEST(attn_merge)
 {
-    kvcl_attn_merge_args good = {.n = 2, .pos0 = 63, .n_parts = 2, .n_q_heads = 2, .head_dim = 8};
+    /* positions 511 and 512 of a region from 3 on, one partial before it */
+    kvcl_attn_merge_args good = {.n = 2, .pos0 = 511, .n_before = 1, .last_begin = 3};
+    good.n_parts = 3;
+    good.n_q_heads = 2;
+    good.head_dim = 8;
     good.out_stride = 17;
-    good.ml = view(in, 0, 16);
-    good.o = view(aux, 0, 64);
+    good.ml = view(in, 0, 24);
+    good.o = view(aux, 0, 96);
     good.out = view(out, 0, 33);
-    BAD_VIEWS(attn_merge, good, ml, 16);
-    BAD_VIEWS(attn_merge, good, o, 64);
+    BAD_VIEWS(attn_merge, good, ml, 24);
+    BAD_VIEWS(attn_merge, good, o, 96);
     BAD_VIEWS(attn_merge, good, out, 33);
     REFUSED(attn_merge, good, KVCL_E_ARG, a.out_stride = 15);
-    REFUSED(attn_merge, good, KVCL_E_ARG, a.n_parts = 1);
-    REFUSED(attn_merge, good, KVCL_E_ARG, a.pos0 = 127);
+    REFUSED(attn_merge, good, KVCL_E_ARG, a.n_parts = 2);
+    REFUSED(attn_merge, good, KVCL_E_ARG, a.n_parts = UINT32_MAX);
+    REFUSED(attn_merge, good, KVCL_E_ARG, a.n_before = 2);
+    REFUSED(attn_merge, good, KVCL_E_ARG, a.n_before = UINT32_MAX);
+    REFUSED(attn_merge, good, KVCL_E_ARG, a.last_begin = 512);
+    REFUSED(attn_merge, good, KVCL_E_ARG, a.pos0 = 1023);
     REFUSED(attn_merge, good, KVCL_E_ARG, a.out = view(in, 10, 33));
     REFUSED(attn_merge, good, KVCL_E_ARG, a.out = view(aux, 10, 33));
     REFUSED(attn_merge, good, KVCL_E_UNSUPPORTED, a.head_dim = 4);
     REFUSED(attn_merge, good, KVCL_OK, (a.n = 0, a.ml.buf = NULL));
+}
+END_TEST
+
+START_TEST(kv)
+{
+    /* two pages of one head of 8: 512 elements each */
+    kvcl_kv_sum_args sum = {.n_pages = 2, .n_kv_heads = 1, .head_dim = 8};
+    sum.type_k = sum.type_v = KVCL_F32;
+    sum.k = view(in, 1024, 1024);
+    sum.v = view(in, 2048, 1024);
+    sum.page_table = view(aux, 0, 2);
+    sum.sums = view(out, 0, 16);
+    BAD_VIEWS(kv_sum, sum, k, 512);
+    BAD_VIEWS(kv_sum, sum, v, 512);
+    BAD_VIEWS(kv_sum, sum, page_table, 2);
+    BAD_VIEWS(kv_sum, sum, sums, 16);
+    REFUSED(kv_sum, sum, KVCL_E_ARG, a.n_skip = 64);
+    REFUSED(kv_sum, sum, KVCL_E_ARG, a.sums = view(in, 1020, 16));
+    REFUSED(kv_sum, sum, KVCL_E_ARG, a.sums = view(in, 2040, 16));
+    REFUSED(kv_sum, sum, KVCL_E_ARG, a.sums = view(aux, 1, 16));
+    REFUSED(kv_sum, sum, KVCL_E_UNSUPPORTED, a.type_k = KVCL_Q8_0);
+    REFUSED(kv_sum, sum, KVCL_E_UNSUPPORTED, a.type_v = KVCL_BF16);
+    REFUSED(kv_sum, sum, KVCL_E_UNSUPPORTED, a.head_dim = 12);
+    REFUSED(kv_sum, sum, KVCL_E_UNSUPPORTED, a.n_kv_heads = 0);
+    REFUSED(kv_sum, sum, KVCL_E_UNSUPPORTED, a.n_pages = UINT32_MAX);
+    REFUSED(kv_sum, sum, KVCL_OK, (a.n_pages = 0, a.k.buf = NULL));
+    kvcl_kv_mean_args mean = {.sums = view(in, 0, 16), .mean = view(out, 0, 16), .n = 16};
+    BAD_VIEWS(kv_mean, mean, sums, 16);
+    BAD_VIEWS(kv_mean, mean, mean, 16);
+    REFUSED(kv_mean, mean, KVCL_E_ARG, a.mean = view(in, 8, 16));
+    REFUSED(kv_mean, mean, KVCL_OK, (a.n = 0, a.mean.buf = NULL));
+    kvcl_kv_error_args error = {.n_pages = 2, .n_kv_heads = 1, .head_dim = 8};
+    error.type_k = error.type_v = error.type_ka = error.type_va = KVCL_F32;
+    error.k = view(in, 1024, 1024);
+    error.v = view(in, 2048, 1024);
+    error.ka = view(aux, 1024, 1024);
+    error.va = view(aux, 2048, 1024);
+    error.page_table = view(in, 0, 2);
+    error.page_table_a = view(aux, 0, 2);
+    error.err = view(out, 0, 8);
+    BAD_VIEWS(kv_error, error, k, 512);
+    BAD_VIEWS(kv_error, error, v, 512);
+    BAD_VIEWS(kv_error, error, ka, 512);
+    BAD_VIEWS(kv_error, error, va, 512);
+    BAD_VIEWS(kv_error, error, page_table, 2);
+    BAD_VIEWS(kv_error, error, page_table_a, 2);
+    BAD_VIEWS(kv_error, error, err, 8);
+    REFUSED(kv_error, error, KVCL_E_ARG, a.n_skip = 64);
+    REFUSED(kv_error, error, KVCL_E_ARG, a.err = view(in, 1020, 8));
+    REFUSED(kv_error, error, KVCL_E_ARG, a.err = view(aux, 1020, 8));
+    REFUSED(kv_error, error, KVCL_E_ARG, a.err = view(aux, 3070, 8));
+    REFUSED(kv_error, error, KVCL_E_UNSUPPORTED, a.type_ka = KVCL_BF16);
+    REFUSED(kv_error, error, KVCL_E_UNSUPPORTED, a.type_va = KVCL_Q8_0);
+    REFUSED(kv_error, error, KVCL_OK, (a.n_pages = 0, a.k.buf = NULL));
+}
+END_TEST
+
+START_TEST(gram)
+{
+    /* two pages of one head of 8: 512 elements each; slots of two tokens */
+    kvcl_gram_pages_args pages = {.n_tokens = 65, .fold = 2, .n_kv_heads = 1, .head_dim = 8};
+    pages.type_k = pages.type_v = KVCL_F32;
+    pages.k = view(in, 1024, 1024);
+    pages.v = view(in, 2048, 1024);
+    pages.page_table = view(aux, 0, 2);
+    pages.mean = view(aux, 2, 16);
+    pages.gram = view(out, 0, 256);
+    BAD_VIEWS(gram_pages, pages, k, 512);
+    BAD_VIEWS(gram_pages, pages, v, 512);
+    BAD_VIEWS(gram_pages, pages, page_table, 2);
+    BAD_VIEWS(gram_pages, pages, mean, 16);
+    BAD_VIEWS(gram_pages, pages, gram, 256);
+    REFUSED(gram_pages, pages, KVCL_E_ARG, a.n_skip = 64);
+    REFUSED(gram_pages, pages, KVCL_E_ARG, a.gram = view(in, 1000, 256));
+    REFUSED(gram_pages, pages, KVCL_E_ARG, a.gram = view(in, 3000, 256));
+    REFUSED(gram_pages, pages, KVCL_E_ARG, a.gram = view(aux, 1, 256));
+    REFUSED(gram_pages, pages, KVCL_E_ARG, a.gram = view(aux, 17, 256));
+    REFUSED(gram_pages, pages, KVCL_E_UNSUPPORTED, a.fold = 0);
+    REFUSED(gram_pages, pages, KVCL_E_UNSUPPORTED, a.fold = 3);
+    REFUSED(gram_pages, pages, KVCL_E_UNSUPPORTED, a.fold = 16);
+    REFUSED(gram_pages, pages, KVCL_E_UNSUPPORTED, a.type_k = KVCL_Q8_0);
+    REFUSED(gram_pages, pages, KVCL_E_UNSUPPORTED, a.type_v = KVCL_BF16);
+    REFUSED(gram_pages, pages, KVCL_E_UNSUPPORTED, a.head_dim = 12);
+    REFUSED(gram_pages, pages, KVCL_E_UNSUPPORTED, a.n_kv_heads = 0);
+    REFUSED(gram_pages, pages, KVCL_E_UNSUPPORTED, a.n_tokens = UINT32_MAX);
+    REFUSED(gram_pages, pages, KVCL_OK, (a.n_tokens = 0, a.k.buf = NULL));
+    kvcl_gram_rows_args rows = {.n = 2, .stride = 20, .n_q_heads = 2, .n_kv_heads = 1};
+    rows.head_dim = 8;
+    rows.x = view(in, 0, 36);
+    rows.gram = view(out, 0, 64);
+    BAD_VIEWS(gram_rows, rows, x, 36);
+    BAD_VIEWS(gram_rows, rows, gram, 64);
+    REFUSED(gram_rows, rows, KVCL_E_ARG, a.stride = 15);
+    REFUSED(gram_rows, rows, KVCL_E_ARG, a.gram = view(in, 35, 64));
+    REFUSED(gram_rows, rows, KVCL_E_UNSUPPORTED, (a.n_q_heads = 3, a.n_kv_heads = 2));
+    REFUSED(gram_rows, rows, KVCL_E_UNSUPPORTED, a.head_dim = 264);
+    REFUSED(gram_rows, rows, KVCL_OK, (a.n = 0, a.x.buf = NULL));
 }
 END_TEST
 
@@ -403,6 +464,8 @@ int main(void)
     tcase_add_test(c, rope_store);
     tcase_add_test(c, attn_raw);
     tcase_add_test(c, attn_merge);
+    tcase_add_test(c, kv);
+    tcase_add_test(c, gram);
     tcase_add_test(c, buffers);
     suite_add_tcase(suite, c);
     return test_main(suite, true);

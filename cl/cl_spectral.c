@@ -1,0 +1,66 @@
+/* cl_spectral.c - host halves of cl/spectral.cl. */
+#include "cl_launch.h"
+
+#define GROUP 256
+
+/* The arguments that both have, in the order of KVCL_SPECTRAL_PARAMS. */
+typedef struct common {
+    const kvcl_spectral_shape *shape;
+    kvcl_view k, v, page_table, means, basis, pool, pool_table;
+    uint32_t first_page, n_pages, n_skip;
+    kvcl_type type_k, type_v;
+} common;
+
+static kvcl_status begin(kvcl_queue *q, const char *kernel, const common *c, kvcl_cl_launch *l)
+{
+    KVCL_TRY(kvcl_cl_begin(q, KVCL_CL_STEM_spectral, c->shape->fold, kernel, l));
+    kvcl_cl_arg_view(l, c->k, 1);
+    kvcl_cl_arg_view(l, c->v, 1);
+    kvcl_cl_arg_view(l, c->page_table, sizeof(int32_t));
+    kvcl_cl_arg_view(l, c->means, sizeof(float));
+    kvcl_cl_arg_view(l, c->basis, 1);
+    kvcl_cl_arg_view(l, c->pool, 1);
+    kvcl_cl_arg_view(l, c->pool_table, sizeof(int32_t));
+    kvcl_cl_arg_u32(l, c->shape->n_kv_heads);
+    kvcl_cl_arg_u32(l, c->shape->head_dim);
+    kvcl_cl_arg_u32(l, c->shape->words_k);
+    kvcl_cl_arg_u32(l, c->shape->words_v);
+    kvcl_cl_arg_u32(l, c->first_page);
+    kvcl_cl_arg_u32(l, (uint32_t)c->type_k);
+    kvcl_cl_arg_u32(l, (uint32_t)c->type_v);
+    kvcl_cl_arg_u32(l, c->n_skip);
+    return KVCL_OK;
+}
+
+/* A group per page and head. */
+static kvcl_status run(kvcl_cl_launch *l, const common *c)
+{
+    size_t groups = (size_t)c->n_pages * c->shape->n_kv_heads;
+    size_t items = kvcl_cl_lanes_group(l, GROUP);
+    return kvcl_cl_run1(l, groups * items, items);
+}
+
+kvcl_status kvcl_cl_spectral_enc(kvcl_queue *q, const kvcl_spectral_enc_args *a)
+{
+    common c = {&a->shape, a->k,      a->v,          a->page_table, a->means,
+                a->basis,  a->pool,   a->pool_table, a->first_page, a->n_pages,
+                a->n_skip, a->type_k, a->type_v};
+    kvcl_cl_launch l;
+    KVCL_TRY(begin(q, "kvcl_spectral_enc", &c, &l));
+    kvcl_cl_arg_view(&l, a->bad, sizeof(int32_t));
+    return run(&l, &c);
+}
+
+kvcl_status kvcl_cl_spectral_dec(kvcl_queue *q, const kvcl_spectral_dec_args *a)
+{
+    common c = {&a->shape, a->k,      a->v,          a->page_table, a->means,
+                a->basis,  a->pool,   a->pool_table, a->first_page, a->n_pages,
+                0,         a->type_k, a->type_v};
+    bool turned = a->table.buf && a->pairing != KVCL_ROPE_NONE;
+    kvcl_cl_launch l;
+    KVCL_TRY(begin(q, "kvcl_spectral_dec", &c, &l));
+    kvcl_cl_arg_view(&l, a->table, sizeof(float));
+    kvcl_cl_arg_u32(&l, turned ? a->n_rot : 0);
+    kvcl_cl_arg_u32(&l, (uint32_t)a->pairing);
+    return run(&l, &c);
+}

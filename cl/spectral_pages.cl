@@ -1,0 +1,92 @@
+// spectral_pages.cl - parts of a basis and of a spectral page (engine/ops_spectral.h), levels and
+// keys' sums.  Stands before the kernels that use it.  Twin: cpu/spectral.c
+
+// K or V of one head: its basis, and in a page its words and norms.
+typedef struct kvcl_spectral_part {
+    kvcl_spectral_head head;
+    __global const char *synth, *analysis; // [D/4][D][4]
+    __global const float *inverse, *step;  // by code
+    __global const uint *place;            // [k][D]
+    __global const short *factor;          // [k][D]
+    __global const ushort *order;          // by code
+    __global uint *words;                  // [n_words][slots]: the last head's with the rest
+    __global half *norms;                  // [slots]
+    uint n_words, slots, D, of_v;
+} kvcl_spectral_part;
+
+static kvcl_spectral_part kvcl_spectral_of(uint fold, uint D, uint n_kv_heads, uint words_k,
+                                           uint words_v, __global const uchar *basis,
+                                           __global uchar *pool, ulong slot, uint of_v, uint hk)
+{
+    uint slots = KVCL_TOKENS / fold;
+    ulong bytes_k = kvcl_spectral_part_bytes(0, D, fold);
+    ulong bytes_v = kvcl_spectral_part_bytes(1, D, fold);
+    ulong page = (ulong)(words_k + words_v + n_kv_heads) * slots * 4;
+    basis += of_v ? n_kv_heads * bytes_k + hk * bytes_v : hk * bytes_k;
+    pool += slot * page;
+    kvcl_spectral_part p;
+    // field by field: Mesa's compiler crashes on a copy of the whole
+    __global const kvcl_spectral_head *h = (__global const kvcl_spectral_head *)basis;
+    p.head.n_comp = h->n_comp;
+    p.head.n_codes = h->n_codes;
+    p.head.first_word = h->first_word;
+    p.head.n_words = h->n_words;
+    for (uint i = 0; i < 4; i++) {
+        p.head.plane_codes[i] = h->plane_codes[i];
+        p.head.plane_word[i] = h->plane_word[i];
+    }
+    p.head.inv_n = h->inv_n;
+    p.head.quantum = h->quantum;
+    p.synth = (__global const char *)basis + kvcl_spectral_synth();
+    p.analysis = (__global const char *)basis + kvcl_spectral_analysis(of_v, D);
+    p.inverse = (__global const float *)(basis + kvcl_spectral_inverse(of_v, D));
+    p.step = (__global const float *)(basis + kvcl_spectral_step(of_v, D, fold));
+    p.place = (__global const uint *)(basis + kvcl_spectral_place(of_v, D, fold));
+    p.factor = (__global const short *)(basis + kvcl_spectral_factor(of_v, D, fold));
+    p.order = (__global const ushort *)(basis + kvcl_spectral_order(of_v, D, fold));
+    p.words = (__global uint *)pool + (ulong)((of_v ? words_k : 0) + p.head.first_word) * slots;
+    p.norms = (__global half *)(pool + (ulong)(words_k + words_v) * slots * 4) +
+              ((of_v ? n_kv_heads : 0) + hk) * slots;
+    p.n_words =
+        hk + 1 == n_kv_heads ? (of_v ? words_v : words_k) - p.head.first_word : p.head.n_words;
+    p.slots = slots;
+    p.D = D;
+    p.of_v = of_v;
+    return p;
+}
+
+// Level of entry r D + i of a slot; 0 where there is no code.
+static int kvcl_spectral_level(const kvcl_spectral_part *p, uint entry, uint slot)
+{
+    uint place = p->place[entry], bits = 8u >> (place >> 24 & 3u);
+    if (place == KVCL_SPECTRAL_NONE)
+        return 0;
+    uint word = p->words[(place & 0xffffu) * p->slots + slot];
+    return kvcl_quant_value(bits, word >> (place >> 16 & 31u) & ((1u << bits) - 1u));
+}
+
+// Component i of a slot's tokens, x^; fine: 128 times as fine.
+static void kvcl_spectral_tokens(const kvcl_spectral_part *p, uint fold, uint fine, uint i,
+                                 uint slot, int *out)
+{
+    for (uint r = 0; r < fold; r++) {
+        int a = kvcl_spectral_level(p, r * p->D + i, slot) * p->factor[r * p->D + i];
+        out[r] = fine ? a : (a + 64) >> 7;
+    }
+    for (uint h = 1; h < fold; h *= 2)
+        for (uint j = 0; j < fold; j++)
+            if ((j & h) == 0)
+                KVCL_BUTTERFLY(int, out[j], out[j + h])
+}
+
+// Sum over the components of S[i][d] x[i].
+static int kvcl_spectral_row(const kvcl_spectral_part *p, __local const short *x, uint d)
+{
+    int sum = 0;
+    for (uint i = 0; i < p->head.n_comp; i += 4) {
+        int4 s = convert_int4(vload4(i / 4 * p->D + d, p->synth)),
+             c = convert_int4(vload4(i / 4, x));
+        sum += (s.x * c.x + s.y * c.y) + (s.z * c.z + s.w * c.w);
+    }
+    return sum;
+}

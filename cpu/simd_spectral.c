@@ -1,0 +1,265 @@
+/* simd_spectral.c - raw pages to spectral pages.  Definition: cpu/spectral.c
+ *
+ * Tokens stand in lanes while coefficients are made, slots afterwards: a component's row is
+ * [r][slots].  What runs along the slots are plain loops, which compilers turn to vectors. */
+#include "simd_code.h"
+#include "spectral.h"
+
+#include <assert.h>
+
+#define MAX_D CODE_MAX_DIM
+#define LANES 16 /* of sums over a slot's codes */
+
+typedef struct work {
+    float y[MAX_D * KVCL_TOKENS]; /* [D][64], rows around their mean */
+    float u[MAX_D * KVCL_TOKENS]; /* [n_comp][r][slots] */
+    float rows[CODE_TILE][MAX_D]; /* of the analysis */
+    float v[KVCL_TOKENS], level[KVCL_TOKENS], inv[KVCL_TOKENS];
+    float sums[3][LANES][KVCL_TOKENS];
+    float e[KVCL_TOKENS];
+    uint32_t code[KVCL_TOKENS];
+} work;
+
+_Static_assert(sizeof(work) <= KVCL_CPU_SCRATCH_BYTES, "scratch of a thread");
+
+typedef struct enc_task {
+    const kvcl_spectral_enc_args *a;
+    work *w;
+    kvcl_cpu_spectral x;
+    size_t raw; /* first element of the head's raw page */
+    uint32_t page, hk;
+} enc_task;
+
+static v16 load_raw(kvcl_type type, const unsigned char *p, size_t i)
+{
+    return type == KVCL_F16 ? v16_load_f16(p + 2 * i) : v16_load(p + 4 * i);
+}
+
+/* ---- coefficients -------------------------------------------------------------------------- */
+
+/* Rows around their mean to y; those that nobody reads are nothing. */
+static void load_rows(const enc_task *e, bool of_v)
+{
+    const kvcl_spectral_enc_args *a = e->a;
+    kvcl_type type = of_v ? a->type_v : a->type_k;
+    const unsigned char *p = kvcl_cpu_ptr(of_v ? a->v : a->k);
+    const float *mean = kvcl_cpu_spectral_mean(&a->shape, a->means, e->page, of_v, e->hk);
+    uint32_t D = e->x.D, skip = e->page == 0 ? a->n_skip : 0;
+    assert(p);
+    p += kvcl_type_bytes(type, e->raw);
+    for (uint32_t t = 0; t < KVCL_TOKENS; t += 16)
+        for (uint32_t d = 0; d < D; d += 16) {
+            v16 x[16];
+            KVCL_UNROLL
+            for (uint32_t j = 0; j < 16; j++)
+                x[j] = load_raw(type, p,
+                                of_v ? (size_t)(t + j) * D + d : (size_t)(d + j) * KVCL_TOKENS + t);
+            if (of_v)
+                v16_transpose(x);
+            KVCL_UNROLL
+            for (uint32_t j = 0; j < 16; j++)
+                v16_store(e->w->y + (size_t)(d + j) * KVCL_TOKENS + t,
+                          v16_sub(x[j], v16_set(mean[d + j])));
+        }
+    for (uint32_t d = 0; d < D && skip; d++)
+        memset(e->w->y + (size_t)d * KVCL_TOKENS, 0, skip * sizeof(float));
+}
+
+/* A component's tokens c [64] to u [r][slots]. */
+static void transform(uint32_t fold, uint32_t slots, const float *restrict c, float *restrict u)
+{
+    for (uint32_t j = 0; j < fold; j++)
+        for (uint32_t s = 0; s < slots; s++)
+            u[j * slots + s] = c[s * fold + j];
+    for (uint32_t h = 1; h < fold; h *= 2)
+        for (uint32_t j = 0; j < fold; j++)
+            if ((j & h) == 0)
+                for (uint32_t s = 0; s < slots; s++) {
+                    float a = u[j * slots + s], b = u[(j + h) * slots + s];
+                    u[j * slots + s] = a + b;
+                    u[(j + h) * slots + s] = a - b;
+                }
+}
+
+static void coefficients(work *w, const kvcl_cpu_spectral *x)
+{
+    float c[CODE_TILE][KVCL_TOKENS];
+    for (uint32_t i = 0; i < x->head->n_comp; i += CODE_TILE) {
+        const int8_t *four = x->analysis + (size_t)i * x->D;
+        for (uint32_t d = 0; d < x->D; d++)
+            for (uint32_t j = 0; j < CODE_TILE; j++)
+                w->rows[j][d] = (float)four[4 * d + j];
+        KVCL_SIMD_FN(key_dot)(w->y, x->D, w->rows[0], MAX_D, CODE_TILE, c[0], KVCL_TOKENS);
+        for (uint32_t j = 0; j < CODE_TILE; j++)
+            transform(x->fold, x->slots, c[j], w->u + (size_t)(i + j) * KVCL_TOKENS);
+    }
+}
+
+/* ---- codes --------------------------------------------------------------------------------- */
+
+/* sum += a b, slot by slot. */
+static void add_product(uint32_t n, const float *restrict a, const float *restrict b,
+                        float *restrict sum)
+{
+    for (uint32_t s = 0; s < n; s++)
+        sum[s] = fmaf(a[s], b[s], sum[s]);
+}
+
+/* Halving tree over the lanes, to lane 0. */
+static void lanes_sum(uint32_t n, float (*sums)[KVCL_TOKENS])
+{
+    for (uint32_t h = LANES / 2; h > 0; h /= 2)
+        for (uint32_t j = 0; j < h; j++)
+            for (uint32_t s = 0; s < n; s++)
+                sums[j][s] = sums[j][s] + sums[j + h][s];
+    for (uint32_t s = 0; s < n; s++)
+        sums[0][s] = kvcl_zero(sums[0][s]);
+}
+
+/* Codes and levels of v * (unit inv); bits is a constant. */
+KVCL_INLINE void codes_of(uint32_t bits, uint32_t n, const float *restrict v,
+                          const float *restrict inv, uint32_t *restrict code, float *restrict level)
+{
+    float edge[16], unit = kvcl_quant_unit(bits);
+    int step[16];
+    for (uint32_t j = 1; j < 1u << bits; j++) {
+        int low = kvcl_quant_level(bits, j - 1), high = kvcl_quant_level(bits, j);
+        edge[j] = 0.5f * (float)(low + high);
+        step[j] = high - low;
+    }
+    int first = kvcl_quant_level(bits, 0);
+    for (uint32_t s = 0; s < n; s++) {
+        float x = v[s] * (unit * inv[s]);
+        uint32_t k = 0;
+        int c = first;
+        KVCL_UNROLL
+        for (uint32_t j = 1; j < 1u << bits; j++) {
+            k += x > edge[j] ? 1u : 0u;
+            c += x > edge[j] ? step[j] : 0;
+        }
+        code[s] = k;
+        level[s] = (float)c;
+    }
+}
+
+static void codes_8(uint32_t n, const float *restrict v, const float *restrict inv,
+                    uint32_t *restrict code, float *restrict level)
+{
+    for (uint32_t s = 0; s < n; s++) {
+        float x = v[s] * (32.0f * inv[s]);
+        x = x > -127.0f ? x : -127.0f;
+        x = x < 127.0f ? x : 127.0f;
+        int c = kvcl_round(x);
+        code[s] = (uint32_t)c & 255u;
+        level[s] = (float)c;
+    }
+}
+
+static void code_row(uint32_t bits, uint32_t n, work *w)
+{
+    if (bits == 8)
+        codes_8(n, w->v, w->inv, w->code, w->level);
+    else if (bits == 4)
+        codes_of(4, n, w->v, w->inv, w->code, w->level);
+    else if (bits == 2)
+        codes_of(2, n, w->v, w->inv, w->code, w->level);
+    else
+        codes_of(1, n, w->v, w->inv, w->code, w->level);
+}
+
+static void put_codes(uint32_t n, const uint32_t *restrict code, uint32_t shift,
+                      uint32_t *restrict words)
+{
+    for (uint32_t s = 0; s < n; s++)
+        words[s] |= code[s] << shift;
+}
+
+static void scale(uint32_t n, const float *restrict x, float factor, float *restrict out)
+{
+    for (uint32_t s = 0; s < n; s++)
+        out[s] = x[s] * factor;
+}
+
+/* The row of an entry's numbers. */
+static const float *row_of(const work *w, const kvcl_cpu_spectral *x, uint32_t entry)
+{
+    uint32_t r = entry / x->D, i = entry - r * x->D;
+    return w->u + (size_t)i * KVCL_TOKENS + (size_t)r * x->slots;
+}
+
+/* Factors of all slots to inv, sums of squares to e. */
+static void slot_factors(work *w, const kvcl_cpu_spectral *x)
+{
+    memset(w->sums, 0, sizeof w->sums);
+    for (uint32_t c = 0; c < x->head->n_codes; c++) {
+        scale(x->slots, row_of(w, x, x->order[c]), x->inverse[c], w->v);
+        add_product(x->slots, w->v, w->v, w->sums[0][c % LANES]);
+    }
+    lanes_sum(x->slots, w->sums[0]);
+    memcpy(w->e, w->sums[0][0], sizeof w->e);
+    for (uint32_t s = 0; s < x->slots; s++) {
+        float q = w->e[s] * x->head->inv_n;
+        w->inv[s] = q < 1e-30f ? 0.0f : kvcl_recip(q * kvcl_rsqrt(q));
+    }
+}
+
+/* The stored norm of a slot; false for a bad one. */
+static bool store_norm(const work *w, const kvcl_cpu_spectral *x, bool of_v, uint32_t s)
+{
+    float uu = w->sums[0][0][s], divisor = w->sums[of_v ? 2 : 1][0][s];
+    float g = divisor < 1e-30f ? 0.0f : uu * kvcl_recip(divisor);
+    if (!of_v)
+        g = g < 1e-30f ? 0.0f : g * kvcl_rsqrt(g);
+    bool nothing = w->e[s] * x->head->inv_n < 1e-30f || g < 1e-30f;
+    x->norms[s] = nothing ? 0 : kvcl_f32_to_f16(g);
+    return w->e[s] - w->e[s] == 0.0f && uu - uu == 0.0f && (x->norms[s] & 0x7c00u) != 0x7c00u;
+}
+
+/* K or V of a head; returns the first token of the first bad slot. */
+static uint32_t encode(enc_task *e, size_t slot, bool of_v)
+{
+    const kvcl_spectral_enc_args *a = e->a;
+    kvcl_cpu_spectral *x = &e->x;
+    work *w = e->w;
+    uint32_t bad = KVCL_TOKENS;
+    *x = kvcl_cpu_spectral_at(&a->shape, a->basis, a->pool, slot, of_v, e->hk);
+    memset(x->words, 0, (size_t)x->n_words * x->slots * sizeof *x->words);
+    load_rows(e, of_v);
+    coefficients(w, x);
+    slot_factors(w, x);
+    memset(w->sums, 0, sizeof w->sums);
+    for (uint32_t c = 0; c < x->head->n_codes; c++) {
+        uint32_t entry = x->order[c], place = x->place[entry];
+        const float *u = row_of(w, x, entry);
+        scale(x->slots, u, x->inverse[c], w->v);
+        code_row(8u >> (place >> 24), x->slots, w);
+        scale(x->slots, w->level, x->step[c], w->v);
+        put_codes(x->slots, w->code, place >> 16 & 31u,
+                  x->words + (size_t)(place & 0xffffu) * x->slots);
+        add_product(x->slots, u, u, w->sums[0][c % LANES]);
+        add_product(x->slots, w->v, w->v, w->sums[1][c % LANES]);
+        add_product(x->slots, u, w->v, w->sums[2][c % LANES]);
+    }
+    for (uint32_t i = 0; i < 3; i++)
+        lanes_sum(x->slots, w->sums[i]);
+    for (uint32_t s = 0; s < x->slots; s++)
+        if (!store_norm(w, x, of_v, s))
+            bad = kvcl_min_u32(bad, s * x->fold);
+    return bad;
+}
+
+void KVCL_SIMD_FN(spectral_enc)(const void *args, kvcl_cpu_part *p)
+{
+    const kvcl_spectral_enc_args *a = args;
+    uint32_t Hk = a->shape.n_kv_heads;
+    const int32_t *from = kvcl_cpu_ptr(a->page_table), *to = kvcl_cpu_ptr(a->pool_table);
+    int32_t *bad = kvcl_cpu_ptr(a->bad);
+    for (uint32_t task, end; kvcl_cpu_take(p, a->n_pages * Hk, 1, &task, &end);) {
+        uint32_t i = task / Hk;
+        enc_task e = {.a = a, .w = (work *)(void *)p->scratch, .hk = task % Hk};
+        e.page = a->first_page + i;
+        e.raw = ((size_t)from[i] * Hk + e.hk) * a->shape.head_dim * KVCL_TOKENS;
+        uint32_t bad_k = encode(&e, (size_t)to[i], false);
+        bad[task] = (int32_t)kvcl_min_u32(bad_k, encode(&e, (size_t)to[i], true));
+    }
+}

@@ -1,0 +1,43 @@
+/* spectral.h - spectral pages on the CPU: where one head's parts are, its codes as levels and rows.
+ * Layout: engine/ops_spectral.h. */
+#ifndef KVCL_CPU_SPECTRAL_H
+#define KVCL_CPU_SPECTRAL_H
+
+#include "rows.h"
+#include "shared.h"
+
+/* K or V of one head: its basis, and in a page its words and norms. */
+typedef struct kvcl_cpu_spectral {
+    const kvcl_spectral_head *head;
+    const int8_t *synth, *analysis; /* [D/4][D][4] */
+    const float *inverse, *step;    /* by code */
+    const uint32_t *place;          /* [k][D] */
+    const int16_t *factor;          /* [k][D] */
+    const uint16_t *order;          /* by code */
+    uint32_t *words; /* [n_words][slots]: the head's; the last head's: and the rest */
+    uint16_t *norms; /* [slots] */
+    uint32_t n_words, fold, slots, D;
+} kvcl_cpu_spectral;
+
+/* Weight of component i and dimension d of a matrix. */
+static inline int kvcl_cpu_spectral_weight(const kvcl_cpu_spectral *x, const int8_t *matrix,
+                                           uint32_t i, uint32_t d)
+{
+    size_t four = (size_t)(i / 4) * x->D + d;
+    return matrix[four * 4 + i % 4];
+}
+
+/* The basis alone; words and norms stay NULL. */
+kvcl_cpu_spectral kvcl_cpu_spectral_basis(const kvcl_spectral_shape *shape, kvcl_view basis,
+                                          bool of_v, uint32_t hk);
+kvcl_cpu_spectral kvcl_cpu_spectral_at(const kvcl_spectral_shape *shape, kvcl_view basis,
+                                       kvcl_view pool, size_t slot, bool of_v, uint32_t hk);
+/* The means [D] that a page's K (or V) of a head is coded with. */
+const float *kvcl_cpu_spectral_mean(const kvcl_spectral_shape *shape, kvcl_view means,
+                                    uint32_t page, bool of_v, uint32_t hk);
+/* Level of entry r D + i of a slot; 0 where there is no code. */
+int kvcl_cpu_spectral_level(const kvcl_cpu_spectral *x, uint32_t entry, uint32_t slot);
+/* Keys [64][D] as they were before rotation. */
+void kvcl_cpu_spectral_keys(const kvcl_cpu_spectral *x, const float *mean, float *out);
+
+#endif

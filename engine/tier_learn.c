@@ -1,0 +1,173 @@
+/* tier_learn.c - what a codec learns of a layer before its first page is coded: one mean for all
+ * pages and a basis, from moments of the exact rows.  See tier.h, ops_fit.h.
+ *
+ * The rows are those of the prompt (of the first pages of the hot window where nothing was read at
+ * once), so what is learned depends on the tokens alone, not on devices or on how a prompt was
+ * cut. */
+#include "tier_int.h"
+
+#include "mem.h"
+#include "shared.h"
+
+/* ---- memory -------------------------------------------------------------------------------- */
+
+static size_t metric_elems(const kvcl_codec_plan *p)
+{
+    return (size_t)p->shape.n_kv_heads * p->shape.head_dim * p->shape.head_dim;
+}
+
+static size_t gram_elems(const kvcl_codec_plan *p) { return 2 * p->spec.fold * metric_elems(p); }
+
+/* Bytes of the first rows of the rotation table, those of distances that a fit looks at. */
+#define SPAN_MAX 8192u
+static size_t span_row_bytes(const kvcl_codec_plan *p)
+{
+    return p->shape.pairing == KVCL_ROPE_NONE ? 0 : p->shape.n_rot * sizeof(float);
+}
+
+static float *metric_of(const kvcl_tier *t)
+{
+    return (float *)t->learn_host + gram_elems(&t->plan);
+}
+
+static float *table_of(const kvcl_tier *t) { return metric_of(t) + metric_elems(&t->plan); }
+
+static void *basis_of(const kvcl_tier *t)
+{
+    return (unsigned char *)table_of(t) + t->n_span * span_row_bytes(&t->plan);
+}
+
+size_t kvcl_tier_learn_bytes(const kvcl_codec_plan *p)
+{
+    return p->basis_bytes ? gram_elems(p) * sizeof(float) : 0;
+}
+
+kvcl_status kvcl_tier_create_learn(const kvcl_tier_setup *s, kvcl_queue *main, const char *what,
+                                   kvcl_tier *t)
+{
+    void *p;
+    size_t gram_bytes = kvcl_tier_learn_bytes(&t->plan), row = span_row_bytes(&t->plan);
+    if (!t->plan.basis_bytes)
+        return KVCL_OK;
+    KVCL_TRY(kvcl_buf_create(s->main_dev, kvcl_tier_basis_bytes(t), what, &t->basis));
+    KVCL_TRY(kvcl_buf_create(s->main_dev, gram_bytes, KVCL_USE_SCRATCH, &t->gram));
+    t->n_span = row ? (uint32_t)kvcl_min_size(SPAN_MAX, s->rope.bytes / row) : 0;
+    KVCL_TRY(kvcl_mem_alloc_undefined(s->main_dev->ctx,
+                                      gram_bytes + metric_elems(&t->plan) * sizeof(float) +
+                                          t->n_span * row + t->plan.basis_bytes,
+                                      "moments of rows", &p));
+    t->learn_host = p;
+    if (!t->n_span)
+        return KVCL_OK;
+    KVCL_TRY(kvcl_buf_read(main, s->rope.buf, s->rope.off, table_of(t), t->n_span * row));
+    return kvcl_queue_wait(main);
+}
+
+/* ---- moments ------------------------------------------------------------------------------- */
+
+typedef kvcl_status run_fn(const kvcl_tier *t, kvcl_queue *q, const kvcl_codec_raw *raw,
+                           kvcl_view mean_or_sums);
+
+/* f for each run of pages that lie in one segment. */
+static kvcl_status each_run(kvcl_tier *t, kvcl_queue *q, const kvcl_tier_rows *rows, kvcl_view v,
+                            run_fn *f)
+{
+    for (uint32_t page = 0, n; page < rows->n_learn; page += n) {
+        n = kvcl_page_map_run(&rows->pages->map, page, rows->n_learn);
+        kvcl_codec_raw raw = kvcl_tier_source(t, rows->pages, rows->layer, page, n);
+        KVCL_TRY(f(t, q, &raw, v));
+    }
+    return KVCL_OK;
+}
+
+static kvcl_status add_to_gram(const kvcl_tier *t, kvcl_queue *q, const kvcl_codec_raw *raw,
+                               kvcl_view mean)
+{
+    return kvcl_op_gram_pages(q,
+                              &(kvcl_gram_pages_args){.k = raw->k,
+                                                      .v = raw->v,
+                                                      .page_table = raw->page_table,
+                                                      .mean = mean,
+                                                      .gram = kvcl_view_of(t->gram),
+                                                      .n_tokens = raw->n_pages * KVCL_PAGE_TOKENS,
+                                                      .n_skip = raw->n_skip,
+                                                      .fold = t->plan.spec.fold,
+                                                      .n_kv_heads = t->plan.shape.n_kv_heads,
+                                                      .head_dim = t->plan.shape.head_dim,
+                                                      .type_k = raw->type_k,
+                                                      .type_v = raw->type_v});
+}
+
+/* The mean of all rows, for every epoch. */
+static kvcl_status make_mean(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
+                             const kvcl_tier_rows *rows, kvcl_view *out)
+{
+    kvcl_view sums = kvcl_view_of(t->sums);
+    kvcl_view mean = kvcl_tier_mean(t, t->means, KVCL_MEAN_EPOCHS, layer, 0);
+    uint32_t n_tokens = rows->n_learn * KVCL_PAGE_TOKENS - t->n_sink;
+    KVCL_TRY(kvcl_view_zero(q, sums));
+    KVCL_TRY(each_run(t, q, rows, sums, kvcl_tier_add_rows));
+    KVCL_TRY(kvcl_op_kv_mean(q, &(kvcl_kv_mean_args){.sums = sums,
+                                                     .mean = mean,
+                                                     .n = (uint32_t)(mean.bytes / sizeof(float)),
+                                                     .factor = 1.0f / (float)n_tokens}));
+    for (uint32_t i = 1; i < KVCL_MEAN_EPOCHS; i++)
+        KVCL_TRY(
+            kvcl_buf_copy(q, mean.buf, mean.off + i * mean.bytes, mean.buf, mean.off, mean.bytes));
+    *out = mean;
+    return KVCL_OK;
+}
+
+/* ---- learning ------------------------------------------------------------------------------ */
+
+/* Moments of rows that are all alike, where the true ones are no numbers: coding the pages then
+ * finds the token that is at fault. */
+static kvcl_status learn_nothing(kvcl_tier *t, kvcl_queue *q, kvcl_view mean, void *out)
+{
+    const kvcl_codec_plan *p = &t->plan;
+    uint32_t D = p->shape.head_dim;
+    float *gram = t->learn_host;
+    kvcl_codec_moments m = {.gram = gram, .n_slots = 1};
+    for (size_t i = 0; i < gram_elems(p); i++)
+        gram[i] = i % ((size_t)D * D) % (D + 1) == 0 ? 1.0f : 0.0f;
+    for (uint32_t i = 0; i < KVCL_MEAN_EPOCHS; i++, mean.off += mean.bytes)
+        KVCL_TRY(kvcl_view_zero(q, mean));
+    return p->spec.ops->learn(t->dev->ctx, p, &m, out);
+}
+
+/* Moments to t->learn_host, from there the basis to `out` on the host. */
+static kvcl_status learn_basis(kvcl_tier *t, kvcl_queue *q, const kvcl_tier_rows *rows,
+                               kvcl_view mean, void *out)
+{
+    const kvcl_codec_plan *p = &t->plan;
+    kvcl_view gram = kvcl_view_of(t->gram);
+    float *metric = metric_of(t);
+    kvcl_codec_moments m = {.gram = t->learn_host};
+    /* distances that the rows have among them, whatever the context has room for */
+    m.n_span = kvcl_min_u32(t->n_span, rows->n_learn * KVCL_PAGE_TOKENS);
+    m.table = t->n_span ? table_of(t) : NULL;
+    KVCL_TRY(kvcl_view_zero(q, gram));
+    KVCL_TRY(each_run(t, q, rows, mean, add_to_gram));
+    KVCL_TRY(kvcl_buf_read(q, gram.buf, 0, t->learn_host, gram.bytes));
+    if (rows->metric.buf) {
+        KVCL_TRY(kvcl_buf_read(q, rows->metric.buf, rows->metric.off, metric, rows->metric.bytes));
+        m.metric = metric;
+    }
+    KVCL_TRY(kvcl_queue_wait(q));
+    m.n_slots = kvcl_gram_slots(t->n_sink, rows->n_learn * KVCL_PAGE_TOKENS, p->spec.fold);
+    kvcl_status st = p->spec.ops->learn(t->dev->ctx, p, &m, out);
+    return st == KVCL_E_NOT_FINITE ? learn_nothing(t, q, mean, out) : st;
+}
+
+kvcl_status kvcl_tier_learn(kvcl_tier *t, kvcl_queue *q, uint32_t layer, const kvcl_tier_rows *rows)
+{
+    kvcl_view mean, basis = kvcl_tier_basis(t, t->basis, layer);
+    void *out = basis_of(t);
+    KVCL_TRY(make_mean(t, q, layer, rows, &mean));
+    KVCL_TRY(learn_basis(t, q, rows, mean, out));
+    KVCL_TRY(kvcl_buf_write(q, basis.buf, basis.off, out, basis.bytes));
+    if (!t->queue)
+        return kvcl_queue_wait(q); /* `out` is written again for the next layer */
+    KVCL_TRY(kvcl_tier_send(t, q, kvcl_tier_means(t, t->means, layer), t->means_there));
+    return kvcl_tier_send(t, q, basis, t->basis_there);
+}
