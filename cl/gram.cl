@@ -44,12 +44,11 @@ static void move_sums(__global float *gram, uint2 tile, uint D, uint store, floa
     uint lid = (uint)get_local_id(0);
     for (uint i = 0; i < 16; i++) {
         uint a = tile.x * TILE + lid / 8 + 8 * (i / 4), b = tile.y * TILE + lid % 8 + 8 * (i % 4);
-        if (a >= D || b > a)
-            continue;
-        if (store)
+        uint within = a < D && b <= a;
+        if (!store)
+            sum[i] = within ? gram[a * D + b] : 0.0f;
+        else if (within)
             gram[a * D + b] = gram[b * D + a] = sum[i];
-        else
-            sum[i] = gram[a * D + b];
     }
 }
 
