@@ -176,13 +176,13 @@ __kernel void kvcl_attn_spectral(KVCL_ATTN_QUANT_PARAMS, __global const uchar *b
     SYNC;
     for (uint c = c0; c <= c1; c++) {
         ulong slot = (ulong)pages[pages_off + b.first + c - c0 - begin / TOKENS];
-        kvcl_spectral_part k =
-            kvcl_spectral_of(FOLD, D, n_kv_heads, words_k, words_v, basis + basis_off,
-                             (__global uchar *)pool + pool_off, slot, 0, b.hk);
+        kvcl_spectral_part k;
+        kvcl_spectral_of(&k, FOLD, D, n_kv_heads, words_k, words_v, basis + basis_off,
+                         (__global uchar *)pool + pool_off, slot, 0, b.hk);
         scores_page(w, &k, x, keys, c, b.first + c - c0, mean, table + table_off, n_rot, pairing,
                     items);
-        v = kvcl_spectral_of(FOLD, D, n_kv_heads, words_k, words_v, basis + basis_off,
-                             (__global uchar *)pool + pool_off, slot, 1, b.hk);
+        kvcl_spectral_of(&v, FOLD, D, n_kv_heads, words_k, words_v, basis + basis_off,
+                         (__global uchar *)pool + pool_off, slot, 1, b.hk);
         words[c] = v.words;
         norms[c] = v.norms;
     }

@@ -34,20 +34,18 @@ typedef struct part {
         basis, basis_off, (__global uchar *)pool, pool_off, slots, slots_off, n_kv_heads, D,    \
         words_k, words_v, first_page, type_k, type_v, n_skip
 
-// That of work-group `group`; of_v: V.
-static part part_of(uint group, uint of_v, SPECTRAL_PARAMS(__global, __global))
+// Work-group `group`'s; of_v: V.
+static void part_of(part *p, uint group, uint of_v, SPECTRAL_PARAMS(__global, __global))
 {
     uint i = group / n_kv_heads, hk = kvcl_rest(group, i, n_kv_heads);
     ulong at = ((ulong)pages[pages_off + i] * n_kv_heads + hk) * (ulong)(D * KVCL_TOKENS);
-    part p;
-    p.s = kvcl_spectral_of(FOLD, D, n_kv_heads, words_k, words_v, basis + basis_off,
-                           pool + pool_off, (ulong)slots[slots_off + i], of_v, hk);
-    p.type = of_v ? type_v : type_k;
-    p.raw = (of_v ? v + v_off : k + k_off) + at * (p.type == KVCL_F16 ? 2 : 4);
-    p.page = first_page + i;
-    p.means = means + means_off + kvcl_quant_mean_at(p.page, of_v, n_kv_heads, hk, D);
-    p.n_skip = p.page == 0 ? n_skip : 0;
-    return p;
+    kvcl_spectral_of(&p->s, FOLD, D, n_kv_heads, words_k, words_v, basis + basis_off,
+                     pool + pool_off, (ulong)slots[slots_off + i], of_v, hk);
+    p->type = of_v ? type_v : type_k;
+    p->raw = (of_v ? v + v_off : k + k_off) + at * (p->type == KVCL_F16 ? 2 : 4);
+    p->page = first_page + i;
+    p->means = means + means_off + kvcl_quant_mean_at(p->page, of_v, n_kv_heads, hk, D);
+    p->n_skip = p->page == 0 ? n_skip : 0;
 }
 
 static float raw_value(const part *p, uint t, uint d)
@@ -206,7 +204,8 @@ __kernel void kvcl_spectral_enc(SPECTRAL_PARAMS(__global const, __global), __glo
     if (get_local_id(0) == 0)
         w.bad = KVCL_TOKENS;
     for (uint of_v = 0; of_v < 2; of_v++) {
-        part p = part_of((uint)get_group_id(0), of_v, SPECTRAL_ARGS);
+        part p;
+        part_of(&p, (uint)get_group_id(0), of_v, SPECTRAL_ARGS);
         encode(&p, &w);
     }
     if (get_local_id(0) == 0)
@@ -298,7 +297,8 @@ __kernel void kvcl_spectral_dec(SPECTRAL_PARAMS(__global, __global const),
     __local int x[CHUNK * MAX_DIM];
     __local float z[CHUNK * MAX_DIM];
     for (uint of_v = 0; of_v < 2; of_v++) {
-        part p = part_of((uint)get_group_id(0), of_v, SPECTRAL_ARGS);
+        part p;
+        part_of(&p, (uint)get_group_id(0), of_v, SPECTRAL_ARGS);
         kvcl_turning tn = {table + table_off, of_v ? 0 : n_rot, pairing};
         if (tn.n_rot != 0)
             tn.table += (ulong)p.page * KVCL_TOKENS * n_rot;

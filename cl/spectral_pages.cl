@@ -14,9 +14,11 @@ typedef struct kvcl_spectral_part {
     uint n_words, slots, D, of_v;
 } kvcl_spectral_part;
 
-static kvcl_spectral_part kvcl_spectral_of(uint fold, uint D, uint n_kv_heads, uint words_k,
-                                           uint words_v, __global const uchar *basis,
-                                           __global uchar *pool, ulong slot, uint of_v, uint hk)
+// Through a pointer: with a returned structure Oclgrind's compiler makes an instruction that
+// Oclgrind does not know.
+static void kvcl_spectral_of(kvcl_spectral_part *p, uint fold, uint D, uint n_kv_heads,
+                             uint words_k, uint words_v, __global const uchar *basis,
+                             __global uchar *pool, ulong slot, uint of_v, uint hk)
 {
     uint slots = KVCL_TOKENS / fold;
     ulong bytes_k = kvcl_spectral_part_bytes(0, D, fold);
@@ -24,35 +26,33 @@ static kvcl_spectral_part kvcl_spectral_of(uint fold, uint D, uint n_kv_heads, u
     ulong page = (ulong)(words_k + words_v + n_kv_heads) * slots * 4;
     basis += of_v ? n_kv_heads * bytes_k + hk * bytes_v : hk * bytes_k;
     pool += slot * page;
-    kvcl_spectral_part p;
     // field by field: Mesa's compiler crashes on a copy of the whole
     __global const kvcl_spectral_head *h = (__global const kvcl_spectral_head *)basis;
-    p.head.n_comp = h->n_comp;
-    p.head.n_codes = h->n_codes;
-    p.head.first_word = h->first_word;
-    p.head.n_words = h->n_words;
+    p->head.n_comp = h->n_comp;
+    p->head.n_codes = h->n_codes;
+    p->head.first_word = h->first_word;
+    p->head.n_words = h->n_words;
     for (uint i = 0; i < 4; i++) {
-        p.head.plane_codes[i] = h->plane_codes[i];
-        p.head.plane_word[i] = h->plane_word[i];
+        p->head.plane_codes[i] = h->plane_codes[i];
+        p->head.plane_word[i] = h->plane_word[i];
     }
-    p.head.inv_n = h->inv_n;
-    p.head.quantum = h->quantum;
-    p.synth = (__global const char *)basis + kvcl_spectral_synth();
-    p.analysis = (__global const char *)basis + kvcl_spectral_analysis(of_v, D);
-    p.inverse = (__global const float *)(basis + kvcl_spectral_inverse(of_v, D));
-    p.step = (__global const float *)(basis + kvcl_spectral_step(of_v, D, fold));
-    p.place = (__global const uint *)(basis + kvcl_spectral_place(of_v, D, fold));
-    p.factor = (__global const short *)(basis + kvcl_spectral_factor(of_v, D, fold));
-    p.order = (__global const ushort *)(basis + kvcl_spectral_order(of_v, D, fold));
-    p.words = (__global uint *)pool + (ulong)((of_v ? words_k : 0) + p.head.first_word) * slots;
-    p.norms = (__global half *)(pool + (ulong)(words_k + words_v) * slots * 4) +
+    p->head.inv_n = h->inv_n;
+    p->head.quantum = h->quantum;
+    p->synth = (__global const char *)basis + kvcl_spectral_synth();
+    p->analysis = (__global const char *)basis + kvcl_spectral_analysis(of_v, D);
+    p->inverse = (__global const float *)(basis + kvcl_spectral_inverse(of_v, D));
+    p->step = (__global const float *)(basis + kvcl_spectral_step(of_v, D, fold));
+    p->place = (__global const uint *)(basis + kvcl_spectral_place(of_v, D, fold));
+    p->factor = (__global const short *)(basis + kvcl_spectral_factor(of_v, D, fold));
+    p->order = (__global const ushort *)(basis + kvcl_spectral_order(of_v, D, fold));
+    p->words = (__global uint *)pool + (ulong)((of_v ? words_k : 0) + p->head.first_word) * slots;
+    p->norms = (__global half *)(pool + (ulong)(words_k + words_v) * slots * 4) +
               ((of_v ? n_kv_heads : 0) + hk) * slots;
-    p.n_words =
-        hk + 1 == n_kv_heads ? (of_v ? words_v : words_k) - p.head.first_word : p.head.n_words;
-    p.slots = slots;
-    p.D = D;
-    p.of_v = of_v;
-    return p;
+    p->n_words =
+        hk + 1 == n_kv_heads ? (of_v ? words_v : words_k) - p->head.first_word : p->head.n_words;
+    p->slots = slots;
+    p->D = D;
+    p->of_v = of_v;
 }
 
 // Level of entry r D + i of a slot; 0 where there is no code.
