@@ -23,6 +23,8 @@ size_t kvcl_ops_page_bytes(const kvcl_ops_params *p, const kvcl_ops_case *c)
     size_t parts[4];
     if (c->codec == KVCL_OPS_QUANT)
         return kvcl_quant_page_bytes(&c->shape, parts);
+    if (c->codec == KVCL_OPS_SPECTRAL)
+        return kvcl_spectral_page_bytes(&c->spectral, parts);
     return kvcl_block_page_bytes(p->n_kv_heads, p->head_dim, c->type, c->type);
 }
 
@@ -54,7 +56,24 @@ static void add(const kvcl_ops_params *p, kvcl_ops_case *out, size_t *n, kvcl_op
     out[(*n)++] = c;
 }
 
-/* A row for every form and width of the quant codec, and both types of rows in blocks. */
+static void add_spectral(const kvcl_ops_params *p, kvcl_ops_case *out, size_t *n,
+                         kvcl_ops_kind kind, const char *word)
+{
+    for (uint32_t fold = 1; fold <= 8; fold *= 2)
+        for (uint32_t bits = 2; bits <= 3; bits++) {
+            char what[32];
+            kvcl_ops_case c = {.kind = kind, .codec = KVCL_OPS_SPECTRAL, .bits = bits};
+            kvcl_ops_spectral_shape(p, fold, bits, &c.spectral);
+            if (fold == 1)
+                snprintf(what, sizeof what, "spectral%u", (unsigned)bits);
+            else
+                snprintf(what, sizeof what, "superpose%u-%u", (unsigned)fold, (unsigned)bits);
+            add(p, out, n, c, word, what);
+        }
+}
+
+/* A row for every form and width of the quant codec, both types of rows in blocks, spectral pages.
+ */
 static void add_codecs(const kvcl_ops_params *p, kvcl_ops_case *out, size_t *n, kvcl_ops_kind kind,
                        const char *word)
 {
@@ -78,6 +97,7 @@ static void add_codecs(const kvcl_ops_params *p, kvcl_ops_case *out, size_t *n, 
         kvcl_ops_case c = {.kind = kind, .codec = KVCL_OPS_BLOCK, .type = types[i]};
         add(p, out, n, c, word, types[i] == KVCL_Q8_0 ? "q8_0" : "q4_0");
     }
+    add_spectral(p, out, n, kind, word);
 }
 
 size_t kvcl_ops_list(const kvcl_ops_params *p, kvcl_ops_case out[KVCL_OPS_CASES])
@@ -88,7 +108,7 @@ size_t kvcl_ops_list(const kvcl_ops_params *p, kvcl_ops_case out[KVCL_OPS_CASES]
     add_codecs(p, out, &n, KVCL_OPS_ATTEND, "attend");
     add(p, out, &n, (kvcl_ops_case){.kind = KVCL_OPS_MERGE}, "merge", "");
     add_codecs(p, out, &n, KVCL_OPS_ENCODE, "encode");
-    for (uint32_t dim = 128; dim <= 4096; dim *= 32) {
+    for (uint32_t dim = 128; dim <= 65536; dim *= dim < 4096 ? 32 : 16) {
         char what[16];
         snprintf(what, sizeof what, "%u", (unsigned)dim);
         add(p, out, &n, (kvcl_ops_case){.kind = KVCL_OPS_FWHT, .dim = dim}, "fwht", what);
@@ -130,6 +150,16 @@ static kvcl_status attend(const kvcl_ops_rig *r, const kvcl_ops_case *c)
                                                                 .pool = whole(r->pool),
                                                                 .block_type_k = c->type,
                                                                 .block_type_v = c->type});
+    if (c->codec == KVCL_OPS_SPECTRAL)
+        return kvcl_op_attn_spectral(r->q,
+                                     &(kvcl_attn_spectral_args){.in = in,
+                                                                .shape = c->spectral,
+                                                                .pool = whole(r->pool),
+                                                                .means = whole(r->means),
+                                                                .basis = whole(r->basis),
+                                                                .table = whole(r->table),
+                                                                .n_rot = p->head_dim,
+                                                                .pairing = KVCL_ROPE_ADJACENT});
     return kvcl_op_attn_quant(r->q, &(kvcl_attn_quant_args){.in = in,
                                                             .shape = c->shape,
                                                             .pool = whole(r->pool),
@@ -161,6 +191,20 @@ static kvcl_status encode(const kvcl_ops_rig *r, const kvcl_ops_case *c)
                                                               .v = whole(r->v),
                                                               .page_table = whole(r->slots),
                                                               .means = whole(r->means),
+                                                              .pool = whole(r->pool),
+                                                              .pool_table = whole(r->slots),
+                                                              .bad = whole(r->bad),
+                                                              .n_pages = kvcl_ops_pages(&r->p),
+                                                              .type_k = KVCL_F16,
+                                                              .type_v = KVCL_F16});
+    if (c->codec == KVCL_OPS_SPECTRAL)
+        return kvcl_op_spectral_enc(r->q,
+                                    &(kvcl_spectral_enc_args){.shape = c->spectral,
+                                                              .k = whole(r->k),
+                                                              .v = whole(r->v),
+                                                              .page_table = whole(r->slots),
+                                                              .means = whole(r->means),
+                                                              .basis = whole(r->basis),
                                                               .pool = whole(r->pool),
                                                               .pool_table = whole(r->slots),
                                                               .bad = whole(r->bad),
@@ -240,6 +284,8 @@ kvcl_status kvcl_ops_prepare(kvcl_ops_rig *r, const kvcl_ops_case *c)
 {
     if (c->kind == KVCL_OPS_MATVEC)
         return kvcl_ops_make_mats(r, c->type);
+    if (c->codec == KVCL_OPS_SPECTRAL)
+        KVCL_TRY(kvcl_ops_make_basis(r, c));
     if (c->kind == KVCL_OPS_MERGE)
         KVCL_TRY(attend(r, &(kvcl_ops_case){.codec = KVCL_OPS_RAW}));
     if (c->kind == KVCL_OPS_ATTEND && c->codec != KVCL_OPS_RAW)

@@ -6,7 +6,7 @@
 
 #include "dev.h"
 
-#define KVCL_OPS_CASES 64 /* at most */
+#define KVCL_OPS_CASES 96 /* at most */
 
 /* The matvecs are those of a layer of a 1.1B llama. */
 #define KVCL_OPS_MATS 7 /* matrices of a layer: q, k, v, output, gate, up, down */
@@ -28,14 +28,21 @@ typedef enum kvcl_ops_kind {
     KVCL_OPS_MATVEC  /* the products of each of n_layers layers */
 } kvcl_ops_kind;
 
-typedef enum kvcl_ops_codec { KVCL_OPS_RAW, KVCL_OPS_QUANT, KVCL_OPS_BLOCK } kvcl_ops_codec;
+typedef enum kvcl_ops_codec {
+    KVCL_OPS_RAW,
+    KVCL_OPS_QUANT,
+    KVCL_OPS_BLOCK,
+    KVCL_OPS_SPECTRAL
+} kvcl_ops_codec;
 
 typedef struct kvcl_ops_case {
     char name[40]; /* "attend quant4/post" */
     kvcl_ops_kind kind;
     kvcl_ops_codec codec;
-    kvcl_quant_shape shape; /* of QUANT */
-    kvcl_type type;         /* of BLOCK's rows, of a matvec's weights */
+    kvcl_quant_shape shape;       /* of QUANT */
+    kvcl_spectral_shape spectral; /* of SPECTRAL */
+    uint32_t bits;                /* of SPECTRAL, in the mean: 2 or 3 */
+    kvcl_type type;               /* of BLOCK's rows, of a matvec's weights */
     uint32_t dim;
     uint64_t bytes; /* read and written by one run, each once */
 } kvcl_ops_case;
@@ -54,6 +61,8 @@ static inline uint32_t kvcl_ops_parts(const kvcl_ops_params *p)
 }
 size_t kvcl_ops_page_bytes(const kvcl_ops_params *p, const kvcl_ops_case *c);
 size_t kvcl_ops_layer_bytes(kvcl_type type);
+void kvcl_ops_spectral_shape(const kvcl_ops_params *p, uint32_t fold, uint32_t bits,
+                             kvcl_spectral_shape *out);
 
 /* A device with the buffers of the cases. */
 typedef struct kvcl_ops_rig {
@@ -61,6 +70,7 @@ typedef struct kvcl_ops_rig {
     kvcl_dev *dev; /* kept */
     kvcl_queue *q;
     kvcl_buf *k, *v, *pool, *bad, *slots, *means, *table; /* the cache */
+    kvcl_buf *basis;                                      /* of the last case with spectral pages */
     kvcl_buf *query, *ml, *o, *out;
     kvcl_buf *rows, *turned;   /* the transforms' input and output */
     kvcl_buf *x, *norm, *y[3]; /* activations */
@@ -74,6 +84,8 @@ void kvcl_ops_close(kvcl_ops_rig *r);
 
 /* Makes the matrices of all layers, instead of those there were. */
 kvcl_status kvcl_ops_make_mats(kvcl_ops_rig *r, kvcl_type type);
+/* Makes the basis of a case with spectral pages, instead of the one there was. */
+kvcl_status kvcl_ops_make_basis(kvcl_ops_rig *r, const kvcl_ops_case *c);
 /* Makes what the case reads: coded pages, matrices.  Untimed. */
 kvcl_status kvcl_ops_prepare(kvcl_ops_rig *r, const kvcl_ops_case *c);
 /* Runs the case n times and waits. */

@@ -178,9 +178,9 @@ void kvcl_ops_close(kvcl_ops_rig *r)
 {
     if (!r->dev)
         return;
-    kvcl_buf *bufs[] = {r->k,      r->v,     r->pool, r->bad,  r->slots, r->means,
-                        r->table,  r->query, r->ml,   r->o,    r->out,   r->rows,
-                        r->turned, r->x,     r->norm, r->y[0], r->y[1],  r->y[2]};
+    kvcl_buf *bufs[] = {r->k,     r->v,    r->pool, r->bad,  r->slots, r->means,  r->table,
+                        r->query, r->ml,   r->o,    r->out,  r->rows,  r->turned, r->x,
+                        r->norm,  r->y[0], r->y[1], r->y[2], r->basis};
     free_mats(r);
     kvcl_mem_free(r->dev->ctx, (void *)r->mats);
     for (size_t i = 0; i < kvcl_array_len(bufs); i++)
