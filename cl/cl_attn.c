@@ -1,10 +1,28 @@
-/* cl_attn.c - host half of cl/attn.cl and cl/attn_vec.cl. */
+/* cl_attn.c - host half of cl/attn.cl, cl/attn_vec.cl and cl/attn_warp.cl. */
 #include "cl_defer.h"
 #include "cl_launch.h"
 
 #define GROUP 256
 #define MERGE_DIMS 32 /* as in attn.cl */
 #define CHUNK_ROWS 32 /* query heads, of several queries in prefill, of a group */
+
+typedef struct variant {
+    kvcl_cl_stem stem;
+    uint32_t spec;
+    const char *kernel;
+} variant;
+
+/* The kernel for pages of these types and heads of D dimensions. */
+static variant variant_of(const kvcl_cl_caps *caps, const kvcl_attn_raw_args *a)
+{
+    uint32_t spec = (a->type_k == KVCL_F16 ? 1u : 0u) + (a->type_v == KVCL_F16 ? 2u : 0u);
+    uint32_t D = a->in.head_dim;
+    if (caps->vector_shape)
+        return (variant){KVCL_CL_STEM_attn_vec, spec, "kvcl_attn_raw_vec"};
+    if ((caps->features & KVCL_CL_PTX) && D % 32 == 0)
+        return (variant){KVCL_CL_STEM_attn_warp, spec + 4 * D, "kvcl_attn_raw_warp"};
+    return (variant){KVCL_CL_STEM_attn, spec, "kvcl_attn_raw"};
+}
 
 kvcl_status kvcl_cl_attn_raw(kvcl_queue *q, const kvcl_attn_raw_args *a)
 {
@@ -13,14 +31,12 @@ kvcl_status kvcl_cl_attn_raw(kvcl_queue *q, const kvcl_attn_raw_args *a)
     KVCL_TRY(kvcl_cl_defer_attn_raw(q, a, &deferred));
     if (deferred)
         return KVCL_OK;
-    bool vector = kvcl_cl_caps_of(q)->vector_shape;
-    uint32_t spec = (a->type_k == KVCL_F16 ? 1u : 0u) + (a->type_v == KVCL_F16 ? 2u : 0u);
+    variant kernel = variant_of(kvcl_cl_caps_of(q), a);
     uint32_t n_blocks = (in->end - 1) / KVCL_BLOCK_TOKENS - in->begin / KVCL_BLOCK_TOKENS + 1;
     size_t tasks = (size_t)n_blocks * in->n_kv_heads;
     size_t chunks = kvcl_div_up(in->n * (in->n_q_heads / in->n_kv_heads), CHUNK_ROWS);
     kvcl_cl_launch l;
-    KVCL_TRY(kvcl_cl_begin(q, vector ? KVCL_CL_STEM_attn_vec : KVCL_CL_STEM_attn, spec,
-                           vector ? "kvcl_attn_raw_vec" : "kvcl_attn_raw", &l));
+    KVCL_TRY(kvcl_cl_begin(q, kernel.stem, kernel.spec, kernel.kernel, &l));
     kvcl_cl_arg_view(&l, in->q, sizeof(float));
     kvcl_cl_arg_view(&l, a->k, 1);
     kvcl_cl_arg_view(&l, a->v, 1);
@@ -39,7 +55,7 @@ kvcl_status kvcl_cl_attn_raw(kvcl_queue *q, const kvcl_attn_raw_args *a)
     kvcl_cl_arg_u32(&l, in->n_parts);
     kvcl_cl_arg_f32(&l, in->scale);
     kvcl_cl_arg_u32(&l, CHUNK_ROWS);
-    if (vector)
+    if (kernel.stem == KVCL_CL_STEM_attn_vec)
         return kvcl_cl_run2(&l, tasks, chunks, 1, 1);
     size_t items = kvcl_cl_lanes_group(&l, GROUP);
     return kvcl_cl_run2(&l, tasks * items, chunks, items, 1);

@@ -208,7 +208,7 @@ kvcl_status kvcl_cl_defer_rope_store(kvcl_queue *q, const kvcl_rope_store_args *
     uint64_t qkv;
     *taken = false;
     if (!d || a->n != 1 || a->ku.buf || a->pairing == KVCL_ROPE_HALVES ||
-        d->n_numbers == KVCL_DEFER_DYN)
+        a->table.off % sizeof(cl_float2) || d->n_numbers == KVCL_DEFER_DYN)
         return KVCL_OK;
     KVCL_TRY(view_at(q, d, a->qkv, &qkv));
     KVCL_TRY(view_at(q, d, a->table, &rope.table));
@@ -236,7 +236,7 @@ kvcl_status kvcl_cl_defer_attn_raw(kvcl_queue *q, const kvcl_attn_raw_args *a, b
     const kvcl_attn_in *in = &a->in;
     kvcl_cl_defer *d = kvcl_cl_of(q)->defer;
     uint32_t end = kvcl_min_u32(in->end, in->pos0 + 1);
-    *taken = d && in->n == 1 && in->begin < end;
+    *taken = d && in->n == 1 && in->begin < end && in->ml.off % sizeof(cl_float2) == 0;
     if (!*taken)
         return KVCL_OK;
     KVCL_TRY(make_room(q, d, d->spec));
@@ -264,7 +264,8 @@ kvcl_status kvcl_cl_defer_attn_merge(kvcl_queue *q, const kvcl_attn_merge_args *
     kvcl_cl_defer *d = kvcl_cl_of(q)->defer;
     uint32_t n_merged = a->n_before + 1 + a->pos0 / KVCL_BLOCK_TOKENS;
     n_merged -= a->last_begin / KVCL_BLOCK_TOKENS;
-    *taken = d && a->n == 1;
+    *taken = d && a->n == 1 && a->ml.off % sizeof(cl_float2) == 0 &&
+             a->o.off % sizeof(cl_float4) == 0 && a->out.off % sizeof(cl_float4) == 0;
     if (!*taken)
         return KVCL_OK;
     KVCL_TRY(make_room(q, d, d->spec));

@@ -26,6 +26,7 @@
     X(gram)              \
     X(attn)              \
     X(attn_vec)          \
+    X(attn_warp)         \
     X(fwht)              \
     X(quant)             \
     X(quant_vec)         \

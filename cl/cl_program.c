@@ -17,6 +17,7 @@ static const char *const stem_files[KVCL_CL_N_STEMS] = {
 
 /* Files that come before a stem's own. */
 static const char *const files_before[KVCL_CL_N_STEMS][KVCL_CL_BEFORE] = {
+    [KVCL_CL_STEM_attn_warp] = {"attn.cl"},
     [KVCL_CL_STEM_attn_quant] = {"attn_rows.cl"},
     [KVCL_CL_STEM_matvec] = {"ints.cl"},
     [KVCL_CL_STEM_attn_quant_vec] = {"ints.cl"},

@@ -121,11 +121,11 @@ static void block_weights_by_warp(__local const float *maxima, __local const flo
     uint at = i < rows * PAGES ? i : 0; // all items of the warp take part in shuffles
     float m = kvcl_page_max(maxima + at * L), m_all = m;
     for (uint s = PAGES / 2; s > 0; s /= 2)
-        m_all = fmax(m_all, shfl_xor(m_all, s));
+        m_all = fmax(m_all, kvcl_shfl_xor(m_all, s));
     float weight = kvcl_merge_weight(m, m_all);
     float x = fma(weight, kvcl_tree8(vload8(0, sums + at * L)), 0.0f);
     for (uint s = PAGES / 2; s > 0; s /= 2)
-        x += shfl_xor(x, s);
+        x += kvcl_shfl_xor(x, s);
     if (here)
         w[i] = weight;
     if (here && i % PAGES == 0)

@@ -16,13 +16,6 @@
 
 // ---- PTX ----------------------------------------------------------------------------------------
 
-static float shfl_xor(float v, uint mask)
-{
-    float r;
-    __asm volatile("shfl.sync.bfly.b32 %0, %1, %2, 31, -1;" : "=f"(r) : "f"(v), "r"(mask));
-    return r;
-}
-
 // Asks for bytes [at, at + n) to come into the L2 cache; n a multiple of 16.
 static void prefetch(ulong at, uint n)
 {

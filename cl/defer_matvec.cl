@@ -210,9 +210,9 @@ static void put_input(__local const kvcl_defer_matvec *op, float4 v, float4 gain
 #if BLOCKS
     float4 m = fabs(v);
     float amax = fmax(fmax(m.x, m.y), fmax(m.z, m.w));
-    amax = fmax(amax, shfl_xor(amax, 1));
-    amax = fmax(amax, shfl_xor(amax, 2));
-    amax = fmax(amax, shfl_xor(amax, 4));
+    amax = fmax(amax, kvcl_shfl_xor(amax, 1));
+    amax = fmax(amax, kvcl_shfl_xor(amax, 2));
+    amax = fmax(amax, kvcl_shfl_xor(amax, 4));
     float4 t = fma(v, (float4)(kvcl_quant_inv(amax)), (float4)(KVCL_ROUND));
     if (in)
         ((__local uint *)z)[i] = as_uint(convert_char4(as_int4(t) - (int4)(KVCL_ROUND_BITS)));
@@ -249,7 +249,7 @@ static float warp_sum64(__local const float *row, uint n, uint squares, float me
     for (; k < n; k += 64)
         acc = chain_step(*(__local const float2 *)(row + k), squares, mean, acc);
     for (uint s = 16; s > 0; s /= 2)
-        acc += (float2)(shfl_xor(acc.x, s), shfl_xor(acc.y, s));
+        acc += (float2)(kvcl_shfl_xor(acc.x, s), kvcl_shfl_xor(acc.y, s));
     return kvcl_zero(acc.x + acc.y);
 }
 
@@ -273,13 +273,13 @@ static float tree64(float4 a, uint j)
 {
     uint b8 = j & 8, b4 = j & 4;
     float2 keep = b8 ? a.hi : a.lo, give = b8 ? a.lo : a.hi;
-    keep += (float2)(shfl_xor(give.x, 8), shfl_xor(give.y, 8)); // s = 32
+    keep += (float2)(kvcl_shfl_xor(give.x, 8), kvcl_shfl_xor(give.y, 8)); // s = 32
     float s = b4 ? keep.y : keep.x, t = b4 ? keep.x : keep.y;
-    s += shfl_xor(t, 4); // 16
-    s += shfl_xor(s, 2); // 8
-    s += shfl_xor(s, 1); // 4
-    s += shfl_xor(s, 8); // 2
-    s += shfl_xor(s, 4); // 1
+    s += kvcl_shfl_xor(t, 4); // 16
+    s += kvcl_shfl_xor(s, 2); // 8
+    s += kvcl_shfl_xor(s, 1); // 4
+    s += kvcl_shfl_xor(s, 8); // 2
+    s += kvcl_shfl_xor(s, 4); // 1
     return kvcl_zero(s);
 }
 
@@ -310,7 +310,7 @@ static float rope_ends(__local const kvcl_defer_rope *op, uint pos, uint r, uint
 {
     uint D = op->head_dim, h = r / D, d = kvcl_rest(r, h, D), t = pos % KVCL_TOKENS;
     uint n_q = op->n_q_heads, n_k = op->n_kv_heads;
-    float other = shfl_xor(y, 16), turned = y;
+    float other = kvcl_shfl_xor(y, 16), turned = y;
     if (d / 2 < op->n_rot / 2 && h < n_q + n_k)
         turned = r & 1 ? kvcl_turn_b(other, y, e.turn) : kvcl_turn_a(y, other, e.turn);
     if (h < n_q)
@@ -343,7 +343,7 @@ static void row_ends(__local const kvcl_defer_matvec *op, uint pos, uint task, r
     uint mine = e.id.mine && j == 0;
     y = op->bias[e.id.segment] ? y + e.bias : y;
     if (op->flags & KVCL_DEFER_PAIR) {
-        float up = shfl_xor(y, 16);
+        float up = kvcl_shfl_xor(y, 16);
         y = kvcl_zero(kvcl_silu(y) * up);
         mine = mine && team == 0;
     } else if (op->flags & KVCL_DEFER_GELU) {

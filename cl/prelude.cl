@@ -79,6 +79,16 @@ static float8 kvcl_weight8(uint type, __global const uchar *w, uint rows, uint c
 
 // ---- sums ---------------------------------------------------------------------------------------
 
+#if KVCL_PTX
+// v of the item of the warp whose number differs in the bits of mask; all 32 items take part.
+static float kvcl_shfl_xor(float v, uint mask)
+{
+    float r;
+    __asm volatile("shfl.sync.bfly.b32 %0, %1, %2, 31, -1;" : "=f"(r) : "f"(v), "r"(mask));
+    return r;
+}
+#endif
+
 // Halving tree over 8 lanes.  (A sum of two elements of one vector becomes a shuffle that
 // Oclgrind's check of uninitialised values crashes on: hence the detour by an array.)
 static float kvcl_tree8(float8 a)

@@ -16,6 +16,7 @@ specs() {
     # float types; a pair; norms with 1 to 3 matrices; bias, GELU, residual; teams of 32
     matvec_wide) echo 16384 16385 33537 49665 16414 23553 24577 49695 82945 ;;
     attn | attn_vec) echo 0 1 2 3 ;; # f16 K, f16 V
+    attn_warp) echo 515 1024 257 ;; # and the head dimension
     rope) echo 0 1 2 3 4 7 12 15 ;; # and keys before rotation, in f32 and f16
     fwht) echo 12 13 ;;        # log2 of the tile
     # bits of K and V, form; head dimension, rows, rotation
@@ -35,6 +36,7 @@ specs() {
 before() {
     case $1 in
     attn_quant) echo cl/attn_rows.cl ;;
+    attn_warp) echo cl/attn.cl ;;
     block | block_vec) echo cl/block_pages.cl ;;
     spectral) echo cl/spectral_pages.cl ;;
     attn_spectral) echo cl/attn_rows.cl cl/spectral_pages.cl ;;
