@@ -4,6 +4,7 @@
 #include "types.h"
 
 #define MAX_MERGED 16 /* partials that every group merges for itself */
+#define MAX_ROUNDS 4  /* of a group through attention's blocks and pairs of heads */
 
 /* ---- descriptors ----------------------------------------------------------------------------- */
 
@@ -229,6 +230,15 @@ kvcl_status kvcl_cl_defer_rope_store(kvcl_queue *q, const kvcl_rope_store_args *
     return KVCL_OK;
 }
 
+/* Long regions are for cl/attn_warp.cl, which reads a page once for all heads of a group: what that
+ * saves is soon more than the launches that it takes. */
+static bool attn_is_short(const kvcl_queue *q, const kvcl_attn_in *in, uint32_t end)
+{
+    uint32_t blocks = (end - 1) / KVCL_BLOCK_TOKENS - in->begin / KVCL_BLOCK_TOKENS + 1;
+    uint32_t pairs = kvcl_div_up(in->n_q_heads / in->n_kv_heads, 2) * in->n_kv_heads;
+    return (uint64_t)blocks * pairs <= (uint64_t)MAX_ROUNDS * kvcl_cl_defer_groups(q);
+}
+
 kvcl_status kvcl_cl_defer_attn_raw(kvcl_queue *q, const kvcl_attn_raw_args *a, bool *taken)
 {
     kvcl_defer_slot op = {.head.kind = KVCL_DEFER_ATTN};
@@ -236,7 +246,8 @@ kvcl_status kvcl_cl_defer_attn_raw(kvcl_queue *q, const kvcl_attn_raw_args *a, b
     const kvcl_attn_in *in = &a->in;
     kvcl_cl_defer *d = kvcl_cl_of(q)->defer;
     uint32_t end = kvcl_min_u32(in->end, in->pos0 + 1);
-    *taken = d && in->n == 1 && in->begin < end && in->ml.off % sizeof(cl_float2) == 0;
+    *taken = d && in->n == 1 && in->begin < end && in->ml.off % sizeof(cl_float2) == 0 &&
+             attn_is_short(q, in, end);
     if (!*taken)
         return KVCL_OK;
     KVCL_TRY(make_room(q, d, d->spec));
