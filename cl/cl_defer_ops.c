@@ -4,7 +4,7 @@
 #include "types.h"
 
 #define MAX_MERGED 16 /* partials that every group merges for itself */
-#define MAX_ROUNDS 4  /* of a group through attention's blocks and pairs of heads */
+#define MAX_ROUNDS 2  /* of a group through attention's blocks and pairs of heads */
 
 /* ---- descriptors ----------------------------------------------------------------------------- */
 
