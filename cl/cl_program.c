@@ -19,12 +19,13 @@ static const char *const stem_files[KVCL_CL_N_STEMS] = {
 static const char *const files_before[KVCL_CL_N_STEMS][KVCL_CL_BEFORE] = {
     [KVCL_CL_STEM_attn_quant] = {"attn_rows.cl"},
     [KVCL_CL_STEM_matvec] = {"ints.cl"},
-    [KVCL_CL_STEM_attn_quant_vec] = {"ints.cl"},
+    [KVCL_CL_STEM_attn_quant_vec] = {"ints.cl", "attn_rows_vec.cl"},
     [KVCL_CL_STEM_attn_quant_mma] = {"mma.cl"},
     [KVCL_CL_STEM_block] = {"block_pages.cl"},
     [KVCL_CL_STEM_block_vec] = {"block_pages.cl"},
-    [KVCL_CL_STEM_spectral] = {"spectral_pages.cl"},
-    [KVCL_CL_STEM_attn_spectral] = {"attn_rows.cl", "spectral_pages.cl"},
+    [KVCL_CL_STEM_spectral] = {"ints.cl", "spectral_pages.cl"},
+    [KVCL_CL_STEM_attn_spectral] = {"attn_rows.cl", "ints.cl", "spectral_pages.cl"},
+    [KVCL_CL_STEM_attn_spectral_vec] = {"ints.cl", "attn_rows_vec.cl", "spectral_pages.cl"},
     [KVCL_CL_STEM_defer] = {"defer.h", "rope.cl", "attn.cl", "defer_base.cl", "defer_attn.cl",
                             "defer_matvec.cl"},
 };

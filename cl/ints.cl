@@ -178,4 +178,29 @@ static uint16 kvcl_fifths(uint a, uint b)
 }
 #endif
 
+// ---- words --------------------------------------------------------------------------------------
+
+// Element `index` mod 16 of the table, for each word.
+#if KVCL_AVX2 && defined(__AVX512F__)
+static int16 kvcl_pick_word(int16 table, uint16 index)
+{
+    return __builtin_ia32_permvarsi512(table, as_int16(index));
+}
+#elif KVCL_AVX2
+static int8 kvcl_pick_word8(int16 table, int8 index)
+{
+    int8 low = __builtin_ia32_permvarsi256(table.lo, index);
+    int8 high = __builtin_ia32_permvarsi256(table.hi, index);
+    return select(low, high, index << 28); // by their sign
+}
+
+static int16 kvcl_pick_word(int16 table, uint16 index)
+{
+    return (int16)(kvcl_pick_word8(table, as_int8(index.lo)),
+                   kvcl_pick_word8(table, as_int8(index.hi)));
+}
+#else
+static int16 kvcl_pick_word(int16 table, uint16 index) { return shuffle(table, index); }
+#endif
+
 #endif
