@@ -35,6 +35,7 @@
     X(block)             \
     X(block_vec)         \
     X(spectral)          \
+    X(spectral_vec)      \
     X(attn_spectral)     \
     X(attn_spectral_vec) \
     X(rans)              \

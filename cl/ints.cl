@@ -44,7 +44,14 @@ static int8 kvcl_pair_sums8(uint8 a, uint8 b)
 // a.low b.low + a.high b.high of each word.
 static int16 kvcl_pair_sums(uint16 a, uint16 b)
 {
+#ifdef __AVX512BW__
+    typedef short shorts32 __attribute__((ext_vector_type(32)));
+    return __builtin_astype(
+        __builtin_ia32_pmaddwd512(__builtin_astype(a, shorts32), __builtin_astype(b, shorts32)),
+        int16);
+#else
     return KVCL_HALVES(int16, kvcl_pair_sums8, a, b);
+#endif
 }
 
 static uint8 kvcl_even8(uint8 x)

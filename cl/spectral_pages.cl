@@ -91,6 +91,52 @@ static int kvcl_spectral_row(const kvcl_spectral_part *p, __local const short *x
     return sum;
 }
 
+// ---- encoder and decoder ------------------------------------------------------------------------
+
+// K or V of one head of a page, raw and coded.
+typedef struct kvcl_spectral_page {
+    kvcl_spectral_part s;
+    __global uchar *raw;
+    __global const float *means; // [D]
+    uint type, page, n_skip;
+} kvcl_spectral_page;
+
+#define KVCL_SPECTRAL_PARAMS(IN, OUT)                                                      \
+    IN uchar *k, ulong k_off, IN uchar *v, ulong v_off, __global const int *pages,         \
+        ulong pages_off, __global const float *means, ulong means_off,                     \
+        __global const uchar *basis, ulong basis_off, OUT uchar *pool, ulong pool_off,     \
+        __global const int *slots, ulong slots_off, uint n_kv_heads, uint D, uint words_k, \
+        uint words_v, uint first_page, uint type_k, uint type_v, uint n_skip
+#define KVCL_SPECTRAL_ARGS                                                                      \
+    (__global uchar *)k, k_off, (__global uchar *)v, v_off, pages, pages_off, means, means_off, \
+        basis, basis_off, (__global uchar *)pool, pool_off, slots, slots_off, n_kv_heads, D,    \
+        words_k, words_v, first_page, type_k, type_v, n_skip
+
+// Work-group `group`'s; of_v: V.
+static void kvcl_spectral_page_of(kvcl_spectral_page *p, uint group, uint of_v,
+                                  KVCL_SPECTRAL_PARAMS(__global, __global))
+{
+    uint i = group / n_kv_heads, hk = kvcl_rest(group, i, n_kv_heads);
+    ulong at = ((ulong)pages[pages_off + i] * n_kv_heads + hk) * (ulong)(D * KVCL_TOKENS);
+    kvcl_spectral_of(&p->s, KVCL_SPEC, D, n_kv_heads, words_k, words_v, basis + basis_off,
+                     pool + pool_off, (ulong)slots[slots_off + i], of_v, hk);
+    p->type = of_v ? type_v : type_k;
+    p->raw = (of_v ? v + v_off : k + k_off) + at * (p->type == KVCL_F16 ? 2 : 4);
+    p->page = first_page + i;
+    p->means = means + means_off + kvcl_quant_mean_at(p->page, of_v, n_kv_heads, hk, D);
+    p->n_skip = p->page == 0 ? n_skip : 0;
+}
+
+// A slot's norm, as a half's bits, by its sums: of squares of values by their amplitudes, of u^2,
+// and of l^2 (K) or u l (V).
+static uint kvcl_spectral_norm(const kvcl_spectral_part *p, float e, float uu, float divisor)
+{
+    float g = divisor < 1e-30f ? 0.0f : uu * kvcl_recip(divisor);
+    if (!p->of_v)
+        g = g < 1e-30f ? 0.0f : g * kvcl_rsqrt(g);
+    return e * p->head.inv_n < 1e-30f || g < 1e-30f ? 0 : kvcl_half_store(g);
+}
+
 #if KVCL_VECTOR_SHAPE
 
 // ---- sixteen places at a time (KVCL_SPEC: tokens of a slot) -------------------------------------
@@ -183,6 +229,11 @@ static float16 kvcl_spectral_norms(const kvcl_spectral_part *p, uint v)
 #endif
 }
 
+// Elements of two vectors in turn.
+#define KVCL_ZIP(a, b)                                                                         \
+    ((float16)((a).s0, (b).s0, (a).s1, (b).s1, (a).s2, (b).s2, (a).s3, (b).s3, (a).s4, (b).s4, \
+               (a).s5, (b).s5, (a).s6, (b).s6, (a).s7, (b).s7))
+
 // Four vectors of tokens in their order to places, and back.
 static void kvcl_spectral_to_places(float16 *x)
 {
@@ -201,14 +252,10 @@ static void kvcl_spectral_to_tokens(float16 *x)
     KVCL_UNROLL for (uint i = 0; i < KVCL_SPECTRAL_FOLDS; i++)
     {
         float16 a = x[0], b = x[1], c = x[2], d = x[3];
-        x[0] = (float16)(a.s0, c.s0, a.s1, c.s1, a.s2, c.s2, a.s3, c.s3, a.s4, c.s4, a.s5, c.s5,
-                         a.s6, c.s6, a.s7, c.s7);
-        x[1] = (float16)(a.s8, c.s8, a.s9, c.s9, a.sa, c.sa, a.sb, c.sb, a.sc, c.sc, a.sd, c.sd,
-                         a.se, c.se, a.sf, c.sf);
-        x[2] = (float16)(b.s0, d.s0, b.s1, d.s1, b.s2, d.s2, b.s3, d.s3, b.s4, d.s4, b.s5, d.s5,
-                         b.s6, d.s6, b.s7, d.s7);
-        x[3] = (float16)(b.s8, d.s8, b.s9, d.s9, b.sa, d.sa, b.sb, d.sb, b.sc, d.sc, b.sd, d.sd,
-                         b.se, d.se, b.sf, d.sf);
+        x[0] = KVCL_ZIP(a.lo, c.lo);
+        x[1] = KVCL_ZIP(a.hi, c.hi);
+        x[2] = KVCL_ZIP(b.lo, d.lo);
+        x[3] = KVCL_ZIP(b.hi, d.hi);
     }
 }
 

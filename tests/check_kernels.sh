@@ -24,7 +24,7 @@ specs() {
         echo 20872 20804 20771 20786 20753 21128 21060 21027 21042 21009 \
             37188 35379 24866 18568 86084 149539 20530 83985
         ;;
-    spectral | attn_spectral | attn_spectral_vec) echo 1 2 4 8 ;; # tokens of a slot
+    spectral | spectral_vec | attn_spectral | attn_spectral_vec) echo 1 2 4 8 ;; # tokens of a slot
     # types of weights; bulk prefetch; f16 K and V
     defer) echo 65539 65795 73219 67587 67075 66051 256 2049 ;;
     *) echo 0 ;;
@@ -36,7 +36,9 @@ before() {
     case $1 in
     attn_quant) echo cl/attn_rows.cl ;;
     block | block_vec) echo cl/block_pages.cl ;;
+    quant_vec) echo cl/quant_pages.cl ;;
     spectral) echo cl/ints.cl cl/spectral_pages.cl ;;
+    spectral_vec) echo cl/ints.cl cl/quant_pages.cl cl/spectral_pages.cl ;;
     attn_spectral) echo cl/attn_rows.cl cl/ints.cl cl/spectral_pages.cl ;;
     attn_spectral_vec) echo cl/ints.cl cl/attn_rows_vec.cl cl/spectral_pages.cl ;;
     attn_quant_mma) echo cl/mma.cl ;;
