@@ -1,5 +1,5 @@
 // attn_quant_vec.cl - attention by block partials over quant pages, vector shape.  Twin:
-// cpu/attn_quant.c; KVCL_SPEC and what is assumed: attn_quant.cl
+// cpu/attn_quant.c; KVCL_SPEC and what is assumed: attn_quant.cl; rows: attn_rows_vec.cl
 //
 // kvcl_attn_quant_vec: one work-item per block and KV head (dimension 0) and ROWS rows (dimension
 // 1).  16 tokens and then 16 dimensions to a vector; sums of products of 15-bit and 8-bit integers
@@ -13,11 +13,6 @@
 #define PRE KVCL_QUANT_PRE
 #define POST KVCL_QUANT_POST
 #define CHANNEL KVCL_QUANT_CHANNEL
-
-#define ROWS 4 // of a group: query heads of some queries, all of one KV head
-#define PAGES KVCL_BLOCK
-#define TOKENS KVCL_TOKENS
-#define MAX_DIM 256
 
 // Levels by code, a byte each.
 static uint4 level_table(uint bits)
@@ -102,14 +97,6 @@ static void fwht_head(float *x, uint D)
         vstore16(v[i], i, x);
 }
 
-static float largest16(float16 v)
-{
-    float8 a = fmax(v.lo, v.hi);
-    float4 b = fmax(a.lo, a.hi);
-    float2 c = fmax(b.lo, b.hi);
-    return fmax(c.x, c.y);
-}
-
 // n values (a multiple of 16) to the words of their integers; returns the quantum.
 static float quantise15(const float *x, uint n, uint *words)
 {
@@ -135,52 +122,7 @@ static float dot64(const float *qs, const float *mean, uint D)
     return kvcl_tree64_vec(a[0], a[1], a[2], a[3]);
 }
 
-// What an item holds of its rows.
-typedef struct rows {
-    float qs[ROWS][MAX_DIM];
-    float s[PAGES][ROWS][TOKENS];        // scores, then weights
-    uint words[PAGES][ROWS][TOKENS / 2]; // the weights' integers
-    float z[PAGES][ROWS][MAX_DIM];       // their sums with the values' levels
-    float m[PAGES][ROWS], l[PAGES][ROWS], quantum[PAGES][ROWS];
-    float k_mean[MAX_DIM];
-} rows;
-
 #if FORM == PRE
-
-// Angles of tokens t .. t + 15 of a page, by pairs.
-typedef struct angles {
-    float c[MAX_DIM / 2][16], s[MAX_DIM / 2][16];
-} angles;
-
-static void angles_of(__global const float *table, uint n_rot, uint t, angles *x)
-{
-    for (uint e = 0; e < 16; e++)
-        for (uint i = 0; i < n_rot / 2; i++) {
-            x->c[i][e] = table[(t + e) * n_rot + 2 * i];
-            x->s[i][e] = table[(t + e) * n_rot + 2 * i + 1];
-        }
-}
-
-static kvcl_pair pair_at(uint i, uint n_rot, uint pairing)
-{
-    return kvcl_pair_of(pairing == KVCL_ROPE_HALVES ? i : 2 * i, n_rot, pairing);
-}
-
-// Queries turned back by a page.
-static void turn_queries(const rows *x, uint D, __global const float *cs, uint n_rot, uint pairing,
-                         float (*qp)[MAX_DIM])
-{
-    for (uint r = 0; r < ROWS; r++) {
-        for (uint d = 0; d < D; d++)
-            qp[r][d] = x->qs[r][d];
-        for (uint i = 0; i < n_rot / 2; i++) {
-            kvcl_pair p = pair_at(i, n_rot, pairing);
-            float2 v = kvcl_turn_back((float2)(qp[r][p.a], qp[r][p.a + p.apart]), vload2(i, cs));
-            qp[r][p.a] = v.x;
-            qp[r][p.a + p.apart] = v.y;
-        }
-    }
-}
 
 KVCL_DEFINE_FWHT(fwht2_across, uint16, kvcl_add2, kvcl_sub2)
 
@@ -216,41 +158,6 @@ static void keys_of(uint4 levels, kvcl_head at, const float *mean, uint D, uint 
     }
 }
 
-// Dimension d more of the chains of four rows.
-#define CHAINS(x, d)                          \
-    {                                         \
-        float16 x_ = (x);                     \
-        s0 = fma((float16)(q[0][d]), x_, s0); \
-        s1 = fma((float16)(q[1][d]), x_, s1); \
-        s2 = fma((float16)(q[2][d]), x_, s2); \
-        s3 = fma((float16)(q[3][d]), x_, s3); \
-    }
-
-// Turns the keys and adds up their products with the queries, dimension by dimension: the second
-// ones of pairs of halves wait in k.
-static void turn_and_dot(float16 *k, const angles *angle, uint D, uint n_rot, uint pairing,
-                         float (*q)[MAX_DIM], float16 *s)
-{
-    uint halves = pairing == KVCL_ROPE_HALVES, n = n_rot / 2, d = halves ? n : n_rot;
-    float16 s0 = 0.0f, s1 = 0.0f, s2 = 0.0f, s3 = 0.0f;
-    for (uint i = 0; i < n; i++) {
-        uint ia = halves ? i : 2 * i, ib = halves ? i + n : 2 * i + 1;
-        float16 a = k[ia], b = k[ib], c = vload16(0, angle->c[i]), sn = vload16(0, angle->s[i]);
-        CHAINS(fma(a, c, -(b * sn)), ia)
-        b = fma(b, c, a * sn);
-        if (halves)
-            k[ib] = b;
-        else
-            CHAINS(b, ib)
-    }
-    for (; d < D; d++)
-        CHAINS(k[d], d)
-    s[0] = s0;
-    s[1] = s1;
-    s[2] = s2;
-    s[3] = s3;
-}
-
 // Scores of pages c0 .. c1 of a block.
 static void scores(const kvcl_head *at, rows *x, uint D, uint c0, uint c1, uint page,
                    __global const float *table, uint n_rot, uint pairing)
@@ -263,7 +170,7 @@ static void scores(const kvcl_head *at, rows *x, uint D, uint c0, uint c1, uint 
     for (uint c = c0; c <= c1; c++)
         turn_queries(x, D, table + (ulong)(page + c - c0) * TOKENS * n_rot, n_rot, pairing, qp[c]);
     for (uint t = 0; t < TOKENS; t += 16) {
-        angles_of(table, n_rot, t, &angle);
+        angles_of(table, n_rot, t, 1, &angle);
         for (uint c = c0; c <= c1; c++) {
             uint next = c < c1 ? c + 1 : c0, t_next = c < c1 ? t : (t + 16) % TOKENS;
             for (uint i = 0; i < D / 32; i++)
@@ -329,59 +236,48 @@ static void scores(const kvcl_head *at, rows *x, uint D, uint c0, uint c1, uint 
 
 #endif
 
-// Scores of a row of a page to integer weights.
-static void weights(kvcl_head at, rows *x, uint c, uint r, int2 seen, float up)
+// Integers of the weights and their sums with the values' levels.
+typedef struct sums {
+    uint words[PAGES][ROWS][TOKENS / 2];
+    float z[PAGES][ROWS][MAX_DIM];
+    float quantum[PAGES][ROWS];
+} sums;
+
+// Weights of a row of a page, times the steps of its values, to integers.
+static void weights(kvcl_head at, rows *x, sums *y, uint c, uint r, float up)
 {
-    float *s = x->s[c][r], m;
-    float16 top = (float16)(-INFINITY);
-    int16 place = (int16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    for (int t = 0; t < TOKENS; t += 16) {
-        int16 in = (place + t >= seen.x) & (place + t < seen.y);
-        float16 v = in ? vload16(0, s + t) : (float16)(-INFINITY);
-        vstore16(v, 0, s + t);
-        top = fmax(top, v);
-    }
-    x->m[c][r] = m = largest16(top);
-    float8 l = 0.0f;
-    for (uint t = 0; t < TOKENS; t += 16) {
-        float16 p =
-            seen.x < seen.y ? kvcl_exp16(vload16(0, s + t) - (float16)(m)) : (float16)(0.0f);
-        l = (l + p.lo) + p.hi;
-        vstore16(p * vload_half16(0, at.v_scales + t), 0, s + t);
-    }
-    x->l[c][r] = kvcl_tree8(l);
-    x->quantum[c][r] = quantise15(s, TOKENS, x->words[c][r]) * up;
+    float *s = x->s[c][r];
+    for (uint t = 0; t < TOKENS; t += 16)
+        vstore16(vload16(0, s + t) * vload_half16(0, at.v_scales + t), 0, s + t);
+    y->quantum[c][r] = quantise15(s, TOKENS, y->words[c][r]) * up;
 }
 
 // Sums of the weights' integers with a page's values.
-static void values(const kvcl_head *at, rows *x, uint D, uint c, uint soon)
+static void values(const kvcl_head *at, sums *y, uint D, uint c, uint soon)
 {
     int sum[ROWS][MAX_DIM];
-    sums_v(at[c].v, at[soon].v, D, TOKENS, x->words[c][0], TOKENS / 2, sum);
+    sums_v(at[c].v, at[soon].v, D, TOKENS, y->words[c][0], TOKENS / 2, sum);
     for (uint r = 0; r < ROWS; r++)
         for (uint d = 0; d < D; d += 16)
-            vstore16(convert_float16(vload16(0, sum[r] + d)) * x->quantum[c][r], 0, x->z[c][r] + d);
+            vstore16(convert_float16(vload16(0, sum[r] + d)) * y->quantum[c][r], 0, y->z[c][r] + d);
 }
 
 // 16 dimensions of z of a row: the tree over the block's pages of weighted sums.
-static float16 values16(const rows *x, float (*w)[ROWS], uint r, uint d)
+static float16 values16(const rows *x, const sums *y, uint r, uint d)
 {
     float16 p[PAGES];
-    for (uint c = 0; c < PAGES; c++)
-        p[c] = w[c][r] > 0.0f ? (float16)(w[c][r]) * vload16(0, x->z[c][r] + d) : (float16)(0.0f);
-    return ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]));
+    for (uint c = 0; c < PAGES; c++) {
+        float w = x->w[c][r];
+        p[c] = w > 0.0f ? (float16)(w)*vload16(0, y->z[c][r] + d) : (float16)(0.0f);
+    }
+    return tree_of_pages(p);
 }
 
 // Block partial of a row: m, l and output.
-static void finish(const rows *x, float (*w)[ROWS], uint r, float m, float *z, uint D,
-                   __global const float *v_mean, __global float *ml, __global float *o)
+static void finish(const rows *x, uint r, float *z, uint D, __global const float *v_mean,
+                   __global float *ml, __global float *o)
 {
-    float wl[PAGES];
-    for (uint c = 0; c < PAGES; c++)
-        wl[c] = w[c][r] * x->l[c][r];
-    float l = kvcl_tree8(vload8(0, wl));
-    ml[0] = m;
-    ml[1] = l;
+    float l = store_ml(x, r, ml);
     fwht_head(z, D);
     for (uint d = 0; d < D; d++)
         o[d] = kvcl_zero(fma(l, v_mean[d], z[d]));
@@ -398,50 +294,33 @@ __kernel void kvcl_attn_quant_vec(KVCL_ATTN_QUANT_PARAMS)
     if (b.first > b.last)
         return;
     uint c0 = b.first % PAGES, c1 = b.last % PAGES;
-    float up = kvcl_head_up(kvcl_head_log2(D)), w[PAGES][ROWS], z[ROWS][MAX_DIM];
+    float up = kvcl_head_up(kvcl_head_log2(D)), z[ROWS][MAX_DIM];
     __global const float *mean =
         means + means_off + b.hk * D + (ulong)kvcl_mean_epoch(b.first / PAGES) * 2 * n_kv_heads * D;
     kvcl_head at[PAGES];
     rows x;
-    uint query[ROWS], h[ROWS];
-    for (uint r = 0; r < ROWS; r++) { // rows past the last one: as the last one
-        uint row = min(row0 + r, n * G - 1);
-        query[r] = row / G;
-        h[r] = b.hk * G + kvcl_rest(row, query[r], G);
-        for (uint d = 0; d < D; d++)
-            x.qs[r][d] = q[q_off + (ulong)query[r] * q_stride + h[r] * D + d] * scale;
-        for (uint c = 0; c < PAGES; c++)
-            x.l[c][r] = w[c][r] = 0.0f;
-    }
-    for (uint d = 0; d < D; d++)
-        x.k_mean[d] = mean[d];
+    sums y;
+    load_rows(&x, q + q_off, q_stride, b.hk, row0, n * G, G, D, scale, mean);
     for (uint c = c0; c <= c1; c++) {
         uint slot = (uint)pages[pages_off + b.first + c - c0 - begin / TOKENS];
         at[c] = kvcl_head_of(FORM, BITS_K, BITS_V, pool + pool_off, slot, b.hk, n_kv_heads, D);
     }
     scores(at, &x, D, c0, c1, b.first, table + table_off, n_rot, pairing);
     for (uint c = c0; c <= c1; c++)
-        for (uint r = 0; r < ROWS; r++)
-            weights(at[c], &x, c, r, kvcl_seen_of(b.first + c - c0, pos0 + query[r], begin, end),
-                    up);
-    float m[ROWS];
-    for (uint r = 0; r < ROWS; r++) {
-        m[r] = -INFINITY;
-        for (uint c = c0; c <= c1; c++)
-            m[r] = x.m[c][r] > m[r] ? x.m[c][r] : m[r];
-        for (uint c = c0; c <= c1; c++)
-            w[c][r] = x.m[c][r] > -INFINITY ? kvcl_exp(x.m[c][r] - m[r]) : 0.0f;
-    }
+        for (uint r = 0; r < ROWS; r++) {
+            page_weights(&x, c, r, kvcl_seen_of(b.first + c - c0, pos0 + x.query[r], begin, end));
+            weights(at[c], &x, &y, c, r, up);
+        }
+    block_weights(&x, c0, c1);
     for (uint c = c0; c <= c1; c++)
-        values(at, &x, D, c, min(c + 1, c1));
+        values(at, &y, D, c, min(c + 1, c1));
     for (uint r = 0; r < ROWS; r++)
         for (uint d = 0; d < D; d += 16)
-            vstore16(values16(&x, w, r, d), 0, z[r] + d);
+            vstore16(values16(&x, &y, r, d), 0, z[r] + d);
     for (uint r = 0; r < min((uint)ROWS, n * G - row0); r++) {
-        ulong to = ((ulong)query[r] * n_q_heads + h[r]) * n_parts + b.part;
-        if (m[r] > -INFINITY)
-            finish(&x, w, r, m[r], z[r], D, mean + n_kv_heads * D, ml + ml_off + 2 * to,
-                   o + o_off + to * D);
+        ulong to = ((ulong)x.query[r] * n_q_heads + x.h[r]) * n_parts + b.part;
+        if (x.top[r] > -INFINITY)
+            finish(&x, r, z[r], D, mean + n_kv_heads * D, ml + ml_off + 2 * to, o + o_off + to * D);
     }
 }
 

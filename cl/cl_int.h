@@ -36,7 +36,9 @@
     X(block)             \
     X(block_vec)         \
     X(spectral)          \
+    X(spectral_vec)      \
     X(attn_spectral)     \
+    X(attn_spectral_vec) \
     X(rans)              \
     X(svd)
 

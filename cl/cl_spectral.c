@@ -1,4 +1,4 @@
-/* cl_spectral.c - host halves of cl/spectral.cl. */
+/* cl_spectral.c - host halves of cl/spectral.cl and cl/spectral_vec.cl. */
 #include "cl_launch.h"
 
 #define GROUP 256
@@ -11,9 +11,10 @@ typedef struct common {
     kvcl_type type_k, type_v;
 } common;
 
-static kvcl_status begin(kvcl_queue *q, const char *kernel, const common *c, kvcl_cl_launch *l)
+static kvcl_status begin(kvcl_queue *q, kvcl_cl_stem stem, const char *kernel, const common *c,
+                         kvcl_cl_launch *l)
 {
-    KVCL_TRY(kvcl_cl_begin(q, KVCL_CL_STEM_spectral, c->shape->fold, kernel, l));
+    KVCL_TRY(kvcl_cl_begin(q, stem, c->shape->fold, kernel, l));
     kvcl_cl_arg_view(l, c->k, 1);
     kvcl_cl_arg_view(l, c->v, 1);
     kvcl_cl_arg_view(l, c->page_table, sizeof(int32_t));
@@ -32,11 +33,11 @@ static kvcl_status begin(kvcl_queue *q, const char *kernel, const common *c, kvc
     return KVCL_OK;
 }
 
-/* A group per page and head. */
-static kvcl_status run(kvcl_cl_launch *l, const common *c)
+/* A group, or in the vector shape an item, per page and head. */
+static kvcl_status run(kvcl_cl_launch *l, const common *c, bool vector)
 {
     size_t groups = (size_t)c->n_pages * c->shape->n_kv_heads;
-    size_t items = kvcl_cl_lanes_group(l, GROUP);
+    size_t items = vector ? 1 : kvcl_cl_lanes_group(l, GROUP);
     return kvcl_cl_run1(l, groups * items, items);
 }
 
@@ -45,10 +46,12 @@ kvcl_status kvcl_cl_spectral_enc(kvcl_queue *q, const kvcl_spectral_enc_args *a)
     common c = {&a->shape, a->k,      a->v,          a->page_table, a->means,
                 a->basis,  a->pool,   a->pool_table, a->first_page, a->n_pages,
                 a->n_skip, a->type_k, a->type_v};
+    bool vector = kvcl_cl_caps_of(q)->vector_shape;
     kvcl_cl_launch l;
-    KVCL_TRY(begin(q, "kvcl_spectral_enc", &c, &l));
+    KVCL_TRY(begin(q, vector ? KVCL_CL_STEM_spectral_vec : KVCL_CL_STEM_spectral,
+                   vector ? "kvcl_spectral_enc_vec" : "kvcl_spectral_enc", &c, &l));
     kvcl_cl_arg_view(&l, a->bad, sizeof(int32_t));
-    return run(&l, &c);
+    return run(&l, &c, vector);
 }
 
 kvcl_status kvcl_cl_spectral_dec(kvcl_queue *q, const kvcl_spectral_dec_args *a)
@@ -58,9 +61,9 @@ kvcl_status kvcl_cl_spectral_dec(kvcl_queue *q, const kvcl_spectral_dec_args *a)
                 0,         a->type_k, a->type_v};
     bool turned = a->table.buf && a->pairing != KVCL_ROPE_NONE;
     kvcl_cl_launch l;
-    KVCL_TRY(begin(q, "kvcl_spectral_dec", &c, &l));
+    KVCL_TRY(begin(q, KVCL_CL_STEM_spectral, "kvcl_spectral_dec", &c, &l));
     kvcl_cl_arg_view(&l, a->table, sizeof(float));
     kvcl_cl_arg_u32(&l, turned ? a->n_rot : 0);
     kvcl_cl_arg_u32(&l, (uint32_t)a->pairing);
-    return run(&l, &c);
+    return run(&l, &c, false);
 }

@@ -44,7 +44,14 @@ static int8 kvcl_pair_sums8(uint8 a, uint8 b)
 // a.low b.low + a.high b.high of each word.
 static int16 kvcl_pair_sums(uint16 a, uint16 b)
 {
+#ifdef __AVX512BW__
+    typedef short shorts32 __attribute__((ext_vector_type(32)));
+    return __builtin_astype(
+        __builtin_ia32_pmaddwd512(__builtin_astype(a, shorts32), __builtin_astype(b, shorts32)),
+        int16);
+#else
     return KVCL_HALVES(int16, kvcl_pair_sums8, a, b);
+#endif
 }
 
 static uint8 kvcl_even8(uint8 x)
@@ -176,6 +183,31 @@ static uint16 kvcl_fifths(uint a, uint b)
     uint16 bits = (uint16)((uint8)(a) >> shift, (uint8)(b) >> shift) & 15u;
     return ((bits * 0x00204081u) & 0x01010101u) << 4;
 }
+#endif
+
+// ---- words --------------------------------------------------------------------------------------
+
+// Element `index` mod 16 of the table, for each word.
+#if KVCL_AVX2 && defined(__AVX512F__)
+static int16 kvcl_pick_word(int16 table, uint16 index)
+{
+    return __builtin_ia32_permvarsi512(table, as_int16(index));
+}
+#elif KVCL_AVX2
+static int8 kvcl_pick_word8(int16 table, int8 index)
+{
+    int8 low = __builtin_ia32_permvarsi256(table.lo, index);
+    int8 high = __builtin_ia32_permvarsi256(table.hi, index);
+    return select(low, high, index << 28); // by their sign
+}
+
+static int16 kvcl_pick_word(int16 table, uint16 index)
+{
+    return (int16)(kvcl_pick_word8(table, as_int8(index.lo)),
+                   kvcl_pick_word8(table, as_int8(index.hi)));
+}
+#else
+static int16 kvcl_pick_word(int16 table, uint16 index) { return shuffle(table, index); }
 #endif
 
 #endif

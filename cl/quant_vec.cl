@@ -1,5 +1,5 @@
 // quant_vec.cl - raw pages to quant pages and back, vector shape.  Twin: cpu/quant.c; the lane
-// shape: cl/quant.cl; rows: cl/pages.cl
+// shape: cl/quant.cl; rows: cl/pages.cl; codes: cl/quant_pages.cl
 //
 // Assumes (checked by the host half): head_dim D a multiple of 32, at most 256.
 // One work-item per page and head; 16 tokens, or 16 values of a row to a vector.
@@ -8,51 +8,6 @@
 
 #define MAX_DIM 256
 #define V 16
-
-// The positive thresholds (a float's bits), the magnitudes' lowest level and how much each is above
-// the one before: levels are symmetric.
-typedef struct magnitudes {
-    int th[7], up[7], low, n;
-} magnitudes;
-
-static void magnitudes_of(uint bits, magnitudes *out)
-{
-    uint mid = 1u << (bits - 1);
-    out->n = bits == 8 ? 0 : (int)mid - 1;
-    out->low = bits == 8 ? 0 : kvcl_quant_level(bits, mid);
-    for (int j = 0; j < out->n; j++) {
-        uint i = mid + 1 + (uint)j;
-        out->th[j] = as_int(kvcl_threshold(bits, i));
-        out->up[j] = kvcl_quant_level(bits, i) - kvcl_quant_level(bits, i - 1);
-    }
-}
-
-static float16 clip16(float16 v)
-{
-    v = v > (float16)(-127.0f) ? v : (float16)(-127.0f);
-    return v < (float16)(127.0f) ? v : (float16)(127.0f);
-}
-
-// Codes of 16 values and (not for 8 bits) the levels they stand for.
-static uint16 codes16(uint bits, const magnitudes *t, float16 z, float16 inv, float16 *level)
-{
-    float16 v = z * inv;
-    if (bits == 8) {
-        v = fma(clip16(v), (float16)(1.0f), (float16)(KVCL_ROUND));
-        return as_uint16(v) & (uint16)(255u); // KVCL_ROUND_BITS ends in zeros
-    }
-    // A threshold counts when v is above it: on the negative side, where magnitudes count down, one
-    // that equals v's magnitude must count, too.
-    int16 low_side = v <= (float16)(0.0f), mag = (as_int16(v) & 0x7fffffff) - low_side;
-    int16 index = (int16)(0), c = (int16)(t->low);
-    for (int j = 0; j < t->n; j++) {
-        int16 above = mag > (int16)(t->th[j]);
-        index -= above;
-        c += above & (int16)(t->up[j]);
-    }
-    *level = convert_float16((c ^ low_side) - low_side);
-    return as_uint16((index ^ low_side) + (t->n + 1));
-}
 
 // Words of 16 columns under way: codes come along, full words leave for memory.
 static void put_codes(uint bits, uint across, uint along, uint i, uint column, uint16 code,
@@ -93,7 +48,7 @@ static float16 sum_rows(const float16 *z, const float16 *a, uint n)
 }
 
 // Sixteen tokens' K, words along them; returns the first bad token, 64 for none.
-static uint encode_tokens16(const kvcl_rows *r, const magnitudes *levels, uint t0)
+static uint encode_tokens16(const kvcl_rows *r, const kvcl_magnitudes *levels, uint t0)
 {
     float16 z[MAX_DIM], c[MAX_DIM], top = 0.0f, cc = 0.0f;
     float e[V], tops[V], zc[V], ccs[V], invs[V];
@@ -118,7 +73,7 @@ static uint encode_tokens16(const kvcl_rows *r, const magnitudes *levels, uint t
     float16 inv = vload16(0, invs);
     uint16 word[2] = {(uint16)(0u), (uint16)(0u)};
     for (uint i = 0; i < n; i++) {
-        uint16 code = codes16(r->bits, levels, z[i], inv, &c[i]);
+        uint16 code = kvcl_codes16(r->bits, levels, z[i], inv, &c[i]);
         put_codes(r->bits, KVCL_TOKENS, n, i, t0, code, word, r->words);
         if (r->bits != 8)
             cc = fma(c[i], c[i], cc);
@@ -215,7 +170,7 @@ static float top_of_row(const float16 *z, uint n)
 }
 
 // All rows whose words run across them; returns the first bad one, n_rows for none.
-static uint encode_across(const kvcl_rows *r, const magnitudes *levels, uint *bad_token)
+static uint encode_across(const kvcl_rows *r, const kvcl_magnitudes *levels, uint *bad_token)
 {
     float16 z[MAX_DIM / V], zs[MAX_DIM / V], c[MAX_DIM / V];
     uint16 word[MAX_DIM / V][2];
@@ -228,7 +183,7 @@ static uint encode_across(const kvcl_rows *r, const magnitudes *levels, uint *ba
               cc = 0.0f;
         float16 inv = (float16)(kvcl_row_inv(r, e * inv_n, top));
         for (uint i = 0; i < n; i++) {
-            uint16 code = codes16(r->bits, levels, z[i], inv, &c[i]);
+            uint16 code = kvcl_codes16(r->bits, levels, z[i], inv, &c[i]);
             put_codes(r->bits, r->n, r->n_rows, row, i * V, code, word[i], r->words);
         }
         if (!kvcl_by_range(r)) {
@@ -247,9 +202,9 @@ __kernel void kvcl_quant_enc_vec(KVCL_QUANT_PARAMS(__global const, __global), __
                                  ulong bad_off)
 {
     uint bad_token = KVCL_TOKENS, bad_v;
-    magnitudes levels;
+    kvcl_magnitudes levels;
     kvcl_rows r = kvcl_rows_of((uint)get_group_id(0), 0, KVCL_QUANT_ARGS);
-    magnitudes_of(bits_k, &levels);
+    kvcl_magnitudes_of(bits_k, &levels);
     if (r.across) {
         uint bad_channel = encode_across(&r, &levels, &bad_token) < r.n_rows;
         bad_token = bad_token == KVCL_TOKENS && bad_channel ? 0 : bad_token;
@@ -258,7 +213,7 @@ __kernel void kvcl_quant_enc_vec(KVCL_QUANT_PARAMS(__global const, __global), __
             bad_token = min(bad_token, encode_tokens16(&r, &levels, t0));
     }
     r = kvcl_rows_of((uint)get_group_id(0), 1, KVCL_QUANT_ARGS);
-    magnitudes_of(bits_v, &levels);
+    kvcl_magnitudes_of(bits_v, &levels);
     bad_v = encode_across(&r, &levels, &bad_token);
     bad[bad_off + get_group_id(0)] = (int)min(bad_token, bad_v);
 }
@@ -266,8 +221,8 @@ __kernel void kvcl_quant_enc_vec(KVCL_QUANT_PARAMS(__global const, __global), __
 // ---- decoder ------------------------------------------------------------------------------------
 
 // Sixteen codes, `i` along and `column` .. across, as levels.
-static float16 levels16(const kvcl_rows *r, const magnitudes *t, uint across, uint along, uint i,
-                        uint column)
+static float16 levels16(const kvcl_rows *r, const kvcl_magnitudes *t, uint across, uint along,
+                        uint i, uint column)
 {
     uint bits = r->bits;
     uint16 code = (uint16)(0u);
@@ -313,7 +268,8 @@ static void turn16(const kvcl_turning *r, uint t0, float16 *x)
     }
 }
 
-static void decode_k16(const kvcl_rows *r, const kvcl_turning *tn, const magnitudes *t, uint t0)
+static void decode_k16(const kvcl_rows *r, const kvcl_turning *tn, const kvcl_magnitudes *t,
+                       uint t0)
 {
     float16 x[MAX_DIM];
     uint D = r->D;
@@ -334,7 +290,7 @@ static void decode_k16(const kvcl_rows *r, const kvcl_turning *tn, const magnitu
         store16(r, d * KVCL_TOKENS + t0, x[d]);
 }
 
-static void decode_v(const kvcl_rows *r, const magnitudes *levels, uint t)
+static void decode_v(const kvcl_rows *r, const kvcl_magnitudes *levels, uint t)
 {
     float16 x[MAX_DIM / V];
     uint n = r->D / V;
@@ -350,14 +306,14 @@ __kernel void kvcl_quant_dec_vec(KVCL_QUANT_PARAMS(__global, __global const),
                                  __global const float *table, ulong table_off, uint n_rot,
                                  uint pairing)
 {
-    magnitudes levels;
+    kvcl_magnitudes levels;
     kvcl_rows r = kvcl_rows_of((uint)get_group_id(0), 0, KVCL_QUANT_ARGS);
-    magnitudes_of(bits_k, &levels);
+    kvcl_magnitudes_of(bits_k, &levels);
     kvcl_turning tn = kvcl_turning_of(&r, table + table_off, n_rot, pairing);
     for (uint t0 = 0; t0 < KVCL_TOKENS; t0 += V)
         decode_k16(&r, &tn, &levels, t0);
     r = kvcl_rows_of((uint)get_group_id(0), 1, KVCL_QUANT_ARGS);
-    magnitudes_of(bits_v, &levels);
+    kvcl_magnitudes_of(bits_v, &levels);
     for (uint t = 0; t < KVCL_TOKENS; t++)
         decode_v(&r, &levels, t);
 }

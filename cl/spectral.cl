@@ -15,38 +15,7 @@
 #define EACH(at, count) for (uint at = (uint)get_local_id(0); at < (count); at += items)
 #define SYNC barrier(CLK_LOCAL_MEM_FENCE)
 
-// K or V of one head of a page, raw and coded.
-typedef struct part {
-    kvcl_spectral_part s;
-    __global uchar *raw;
-    __global const float *means; // [D]
-    uint type, page, n_skip;
-} part;
-
-#define SPECTRAL_PARAMS(IN, OUT)                                                           \
-    IN uchar *k, ulong k_off, IN uchar *v, ulong v_off, __global const int *pages,         \
-        ulong pages_off, __global const float *means, ulong means_off,                     \
-        __global const uchar *basis, ulong basis_off, OUT uchar *pool, ulong pool_off,     \
-        __global const int *slots, ulong slots_off, uint n_kv_heads, uint D, uint words_k, \
-        uint words_v, uint first_page, uint type_k, uint type_v, uint n_skip
-#define SPECTRAL_ARGS                                                                           \
-    (__global uchar *)k, k_off, (__global uchar *)v, v_off, pages, pages_off, means, means_off, \
-        basis, basis_off, (__global uchar *)pool, pool_off, slots, slots_off, n_kv_heads, D,    \
-        words_k, words_v, first_page, type_k, type_v, n_skip
-
-// Work-group `group`'s; of_v: V.
-static void part_of(part *p, uint group, uint of_v, SPECTRAL_PARAMS(__global, __global))
-{
-    uint i = group / n_kv_heads, hk = kvcl_rest(group, i, n_kv_heads);
-    ulong at = ((ulong)pages[pages_off + i] * n_kv_heads + hk) * (ulong)(D * KVCL_TOKENS);
-    kvcl_spectral_of(&p->s, FOLD, D, n_kv_heads, words_k, words_v, basis + basis_off,
-                     pool + pool_off, (ulong)slots[slots_off + i], of_v, hk);
-    p->type = of_v ? type_v : type_k;
-    p->raw = (of_v ? v + v_off : k + k_off) + at * (p->type == KVCL_F16 ? 2 : 4);
-    p->page = first_page + i;
-    p->means = means + means_off + kvcl_quant_mean_at(p->page, of_v, n_kv_heads, hk, D);
-    p->n_skip = p->page == 0 ? n_skip : 0;
-}
+typedef kvcl_spectral_page part;
 
 static float raw_value(const part *p, uint t, uint d)
 {
@@ -154,10 +123,7 @@ static void store_norm(const part *p, __local work *w, uint slot, uint to)
 {
     float e = lanes_sum(w->sums[0] + slot * LANES), uu = lanes_sum(w->sums[1] + slot * LANES);
     float divisor = lanes_sum((p->s.of_v ? w->sums[3] : w->sums[2]) + slot * LANES);
-    float g = divisor < 1e-30f ? 0.0f : uu * kvcl_recip(divisor);
-    if (!p->s.of_v)
-        g = g < 1e-30f ? 0.0f : g * kvcl_rsqrt(g);
-    uint norm = e * p->s.head.inv_n < 1e-30f || g < 1e-30f ? 0 : kvcl_half_store(g);
+    uint norm = kvcl_spectral_norm(&p->s, e, uu, divisor);
     ((__global ushort *)p->s.norms)[to] = (ushort)norm;
     if (kvcl_is_bad(e) || kvcl_is_bad(uu) || kvcl_bad_half(norm))
         atomic_min(&w->bad, to * FOLD);
@@ -197,7 +163,7 @@ static void encode(const part *p, __local work *w)
     SYNC;
 }
 
-__kernel void kvcl_spectral_enc(SPECTRAL_PARAMS(__global const, __global), __global int *bad,
+__kernel void kvcl_spectral_enc(KVCL_SPECTRAL_PARAMS(__global const, __global), __global int *bad,
                                 ulong bad_off)
 {
     __local work w;
@@ -205,7 +171,7 @@ __kernel void kvcl_spectral_enc(SPECTRAL_PARAMS(__global const, __global), __glo
         w.bad = KVCL_TOKENS;
     for (uint of_v = 0; of_v < 2; of_v++) {
         part p;
-        part_of(&p, (uint)get_group_id(0), of_v, SPECTRAL_ARGS);
+        kvcl_spectral_page_of(&p, (uint)get_group_id(0), of_v, KVCL_SPECTRAL_ARGS);
         encode(&p, &w);
     }
     if (get_local_id(0) == 0)
@@ -290,7 +256,7 @@ static void decode(const part *p, const kvcl_turning *tn, __local int *x, __loca
     SYNC;
 }
 
-__kernel void kvcl_spectral_dec(SPECTRAL_PARAMS(__global, __global const),
+__kernel void kvcl_spectral_dec(KVCL_SPECTRAL_PARAMS(__global, __global const),
                                 __global const float *table, ulong table_off, uint n_rot,
                                 uint pairing)
 {
@@ -298,7 +264,7 @@ __kernel void kvcl_spectral_dec(SPECTRAL_PARAMS(__global, __global const),
     __local float z[CHUNK * MAX_DIM];
     for (uint of_v = 0; of_v < 2; of_v++) {
         part p;
-        part_of(&p, (uint)get_group_id(0), of_v, SPECTRAL_ARGS);
+        kvcl_spectral_page_of(&p, (uint)get_group_id(0), of_v, KVCL_SPECTRAL_ARGS);
         kvcl_turning tn = {table + table_off, of_v ? 0 : n_rot, pairing};
         if (tn.n_rot != 0)
             tn.table += (ulong)p.page * KVCL_TOKENS * n_rot;

@@ -9,7 +9,6 @@
 typedef struct as_work {
     aq_work rows;
     sp_work sp;
-    float sums[8 * MAX_D];       /* J by entry */
     int16_t weight[KVCL_TOKENS]; /* W [r][slots] */
 } as_work;
 
@@ -84,42 +83,22 @@ static float integers_of(const kvcl_cpu_spectral *v, const float *norms, float *
     return kvcl_q15_quantum(max);
 }
 
-/* J of all codes; slots is a constant. */
-KVCL_INLINE void sum_levels(uint32_t slots, uint32_t fold, const kvcl_cpu_spectral *v,
-                            const int16_t *restrict weight, const int16_t *restrict levels,
-                            float *restrict out)
+/* z of a page from the pairs of the weights' integers. */
+static void sum_values(const as_work *w, const kvcl_cpu_spectral *v, float *z)
 {
-    for (uint32_t r = 0; r < fold; r++, weight += slots)
-        for (uint32_t i = 0; i < v->head->n_comp; i++) {
-            const int16_t *restrict x = levels + (size_t)(r * v->D + i) * slots;
-            int32_t sum = 0;
-            for (uint32_t s = 0; s < slots; s++)
-                sum += (int32_t)weight[s] * x[s];
-            out[r * v->D + i] = (float)sum;
+    uint32_t per_row = v->slots / 2, pair[KVCL_TOKENS / 2];
+    memcpy(pair, w->weight, sizeof pair);
+    for (uint32_t i = 0; i < v->head->n_comp; i += M_LANES) {
+        const uint32_t *x = w->sp.pairs + i;
+        mf sum = mf_set(0.0f);
+        for (uint32_t r = 0, p = 0; r < v->fold; r++) {
+            mq acc = mq_zero();
+            for (uint32_t end = p + per_row; p < end; p++, x += CODE_MAX_DIM)
+                acc = mq_add(acc, x, pair[p]);
+            sum = mf_fma(mq_float(acc), mf_load_i16(v->factor + r * v->D + i), sum);
         }
-}
-
-static void add_products(uint32_t n, const float *restrict x, const int16_t *restrict factor,
-                         float *restrict z)
-{
-    for (uint32_t i = 0; i < n; i++)
-        z[i] = fmaf(x[i], (float)factor[i], z[i]);
-}
-
-static void sum_values(as_work *w, const kvcl_cpu_spectral *v, float *z)
-{
-    uint32_t n = v->head->n_comp;
-    if (v->fold == 1)
-        sum_levels(64, 1, v, w->weight, w->sp.levels, w->sums);
-    else if (v->fold == 2)
-        sum_levels(32, 2, v, w->weight, w->sp.levels, w->sums);
-    else if (v->fold == 4)
-        sum_levels(16, 4, v, w->weight, w->sp.levels, w->sums);
-    else
-        sum_levels(8, 8, v, w->weight, w->sp.levels, w->sums);
-    memset(z, 0, v->D * sizeof *z);
-    for (uint32_t r = 0; r < v->fold; r++)
-        add_products(n, w->sums + r * v->D, v->factor + r * v->D, z);
+        mf_store(z + i, sum);
+    }
 }
 
 static void values_page(as_task *s, uint32_t c)
@@ -187,17 +166,16 @@ static void run_task(as_task *s, uint32_t b, uint32_t first_row, uint32_t end_ro
     aq_task *t = &s->t;
     if (!KVCL_SIMD_FN(aq_begin)(t, b, first_row, end_row))
         return;
+    kvcl_cpu_spectral v = kvcl_cpu_spectral_basis(&s->a->shape, s->a->basis, true, t->hk);
     if (s->loaded != t->hk) {
         kvcl_cpu_spectral k = kvcl_cpu_spectral_basis(&s->a->shape, s->a->basis, false, t->hk);
-        KVCL_SIMD_FN(sp_load_basis)(&s->w->sp, &k);
-        memset(s->w->sp.levels, 0, sizeof s->w->sp.levels);
+        KVCL_SIMD_FN(sp_load_basis)(&s->w->sp, &k, &v);
         s->loaded = t->hk;
     }
     for (uint32_t c = t->begin; c < t->end; c++) {
         scores_page(s, c);
         values_page(s, c);
     }
-    kvcl_cpu_spectral v = kvcl_cpu_spectral_basis(&s->a->shape, s->a->basis, true, t->hk);
     for (uint32_t r = 0; r < t->n_rows; r++)
         finish_row(s, &v, r);
 }

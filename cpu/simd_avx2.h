@@ -404,4 +404,19 @@ KVCL_INLINE mf mt_float(mdot acc, int32_t w_sum)
     return _mm256_cvtepi32_ps(acc);
 }
 
+/* Sums of products of 16-bit integers, two a lane. */
+typedef __m256i mq;
+KVCL_INLINE mq mq_zero(void) { return _mm256_setzero_si256(); }
+/* x: the lanes' pairs; pair: the same for all. */
+KVCL_INLINE mq mq_add(mq acc, const void *x, uint32_t pair)
+{
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(mb_load(x), _mm256_set1_epi32((int)pair)));
+}
+KVCL_INLINE mf mq_float(mq acc) { return _mm256_cvtepi32_ps(acc); }
+KVCL_INLINE mf mf_load_i16(const int16_t *p)
+{
+    return _mm256_cvtepi32_ps(
+        _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
+
 #endif

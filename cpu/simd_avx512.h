@@ -318,4 +318,19 @@ KVCL_INLINE mf mt_float(mdot acc, int32_t w_sum)
     return _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_set1_epi32(16256 * w_sum)));
 }
 
+/* Sums of products of 16-bit integers, two a lane. */
+typedef __m512i mq;
+KVCL_INLINE mq mq_zero(void) { return _mm512_setzero_si512(); }
+/* x: the lanes' pairs; pair: the same for all. */
+KVCL_INLINE mq mq_add(mq acc, const void *x, uint32_t pair)
+{
+    return _mm512_dpwssd_epi32(acc, mb_load(x), _mm512_set1_epi32((int)pair));
+}
+KVCL_INLINE mf mq_float(mq acc) { return _mm512_cvtepi32_ps(acc); }
+KVCL_INLINE mf mf_load_i16(const int16_t *p)
+{
+    __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(x));
+}
+
 #endif

@@ -467,4 +467,17 @@ KVCL_INLINE mdot mt_add(mdot acc, mt x, const mt_weight *w)
 /* The sums; w_sum: of the weights. */
 KVCL_INLINE mf mt_float(mdot acc, int32_t w_sum) { return mdot_float(acc, w_sum); }
 
+/* Sums of products of 16-bit integers, two a lane. */
+typedef int32x4_t mq;
+KVCL_INLINE mq mq_zero(void) { return vdupq_n_s32(0); }
+/* x: the lanes' pairs; pair: the same for all. */
+KVCL_INLINE mq mq_add(mq acc, const void *x, uint32_t pair)
+{
+    int16x8_t a = vld1q_s16(x), b = vreinterpretq_s16_u32(vdupq_n_u32(pair));
+    int32x4_t low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
+    return vaddq_s32(acc, vpaddq_s32(low, vmull_high_s16(a, b)));
+}
+KVCL_INLINE mf mq_float(mq acc) { return vcvtq_f32_s32(acc); }
+KVCL_INLINE mf mf_load_i16(const int16_t *p) { return vcvtq_f32_s32(vmovl_s16(vld1_s16(p))); }
+
 #endif

@@ -11,25 +11,28 @@
 
 typedef struct sp_work {
     /* aligned: loads that meet two cache lines cost twice */
-    _Alignas(64) int16_t rows[CODE_MAX_DIM * KVCL_TOKENS]; /* of keys' components, [i][64] */
-    int16_t levels[CODE_MAX_DIM * KVCL_TOKENS]; /* of values' entries, [r D + i][slots] */
+    _Alignas(64) int16_t rows[CODE_MAX_DIM * KVCL_TOKENS];   /* of keys' components, [i][64] */
+    _Alignas(64) int16_t levels[CODE_MAX_DIM * KVCL_TOKENS]; /* of values, [i][r][slots] */
+    _Alignas(
+        64) uint32_t pairs[KVCL_TOKENS / 2 * CODE_MAX_DIM]; /* [r][slots / 2][i] of two levels */
     _Alignas(64) unsigned char packed[CODE_MAX_DIM / 4 * 512];
     _Alignas(64) mt_weight weights[CODE_MAX_DIM * CODE_MAX_DIM]; /* of keys, [D][n_comp] */
     int32_t weight_sums[CODE_MAX_DIM];
     _Alignas(64)
         uint32_t group[CODE_MAX_DIM * KVCL_TOKENS / 4]; /* levels of a plane, four codes a word */
-    uint16_t to_k[8 * CODE_MAX_DIM];                    /* of a code: where in rows */
+    uint16_t to[2][8 * CODE_MAX_DIM];                   /* of a code: where in rows, in levels */
     unsigned char tables[4][16];                        /* of planes */
     uint8_t order[KVCL_TOKENS];                         /* token of each place */
 } sp_work;
 
 /* Tables, and the order of tokens, for a fold. */
 void KVCL_SIMD_FN(sp_begin)(sp_work *w, uint32_t fold);
-/* A head's basis of keys becomes the work's. */
-void KVCL_SIMD_FN(sp_load_basis)(sp_work *w, const kvcl_cpu_spectral *x);
+/* A head's basis, of keys and of values, becomes the work's. */
+void KVCL_SIMD_FN(sp_load_basis)(sp_work *w, const kvcl_cpu_spectral *k,
+                                 const kvcl_cpu_spectral *v);
 /* Keys of a page as they were before rotation, k [D][64 places]; the basis is the work's. */
 void KVCL_SIMD_FN(sp_keys)(sp_work *w, const kvcl_cpu_spectral *x, const float *mean, float *k);
-/* Levels of a page's values to w->levels; entries without a code stay as they are. */
+/* Levels of a page's values to w->pairs, zeros where there is no code; the basis is the work's. */
 void KVCL_SIMD_FN(sp_levels)(sp_work *w, const kvcl_cpu_spectral *x);
 
 #endif

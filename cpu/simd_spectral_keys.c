@@ -18,23 +18,31 @@ void KVCL_SIMD_FN(sp_begin)(sp_work *w, uint32_t fold)
     }
 }
 
-void KVCL_SIMD_FN(sp_load_basis)(sp_work *w, const kvcl_cpu_spectral *x)
+static void places_of(const kvcl_cpu_spectral *x, uint16_t *to)
 {
-    uint32_t D = x->D, n = x->head->n_comp;
+    for (uint32_t c = 0; c < x->head->n_codes; c++) {
+        uint32_t r = x->order[c] / x->D, i = x->order[c] - r * x->D;
+        to[c] = (uint16_t)((i * x->fold + r) * x->slots);
+    }
+}
+
+void KVCL_SIMD_FN(sp_load_basis)(sp_work *w, const kvcl_cpu_spectral *k, const kvcl_cpu_spectral *v)
+{
+    uint32_t D = k->D, n = k->head->n_comp;
     assert(D);
     for (uint32_t d = 0; d < D; d++) {
         int32_t sum = 0;
         for (uint32_t i = 0; i < n; i++) {
-            int8_t weight = x->synth[(i / 4 * D + d) * 4 + i % 4];
+            int8_t weight = k->synth[(i / 4 * D + d) * 4 + i % 4];
             w->weights[d * n + i] = weight;
             sum += weight;
         }
         w->weight_sums[d] = sum;
     }
-    for (uint32_t c = 0; c < x->head->n_codes; c++) {
-        uint32_t r = x->order[c] / D, i = x->order[c] - r * D;
-        w->to_k[c] = (uint16_t)((i * x->fold + r) * x->slots);
-    }
+    places_of(k, w->to[0]);
+    places_of(v, w->to[1]);
+    memset(w->rows, 0, sizeof w->rows);
+    memset(w->levels, 0, sizeof w->levels);
 }
 
 /* ---- levels -------------------------------------------------------------------------------- */
@@ -89,52 +97,82 @@ static void expand(uint32_t bits, const uint32_t *words, uint32_t n, const unsig
         expand_group(1, words, n, table, q, out);
 }
 
-/* Byte `at` of each of n words: a level, times a factor of keys. */
-static void put_levels(const uint32_t *restrict group, uint32_t at, uint32_t n,
-                       int16_t *restrict out)
-{
-    for (uint32_t s = 0; s < n; s++) {
-        int level = MB_BIAS ? (int)(group[s] >> 8 * at & 255u) - MB_BIAS
-                            : (int)(group[s] << (24 - 8 * at)) >> 24;
-        out[s] = (int16_t)level;
-    }
-}
+/* Eight integers: slots come in eights, and compilers take so few one by one where vectors hold
+ * more. */
+typedef int32_t int8x __attribute__((vector_size(32)));
+typedef uint32_t uint8x __attribute__((vector_size(32)));
+typedef int16_t short8x __attribute__((vector_size(16)));
 
-static void put_products(const uint32_t *restrict group, uint32_t at, uint32_t n, int factor,
-                         int16_t *restrict out)
+/* Byte `at` of each of n words: a level, of keys (factor not NULL) times a factor. */
+KVCL_INLINE void put(const uint32_t *group, uint32_t at, uint32_t n, const int16_t *factor,
+                     int16_t *out)
 {
-    for (uint32_t s = 0; s < n; s++) {
-        int level = MB_BIAS ? (int)(group[s] >> 8 * at & 255u) - MB_BIAS
-                            : (int)(group[s] << (24 - 8 * at)) >> 24;
-        out[s] = (int16_t)((level * factor + 64) >> 7);
+    for (uint32_t s = 0; s < n; s += 8) {
+        uint8x words;
+        memcpy(&words, group + s, sizeof words);
+        int8x x = MB_BIAS ? (int8x)(words >> 8 * at & 255u) - MB_BIAS
+                          : (int8x)(words << (24 - 8 * at)) >> 24;
+        if (factor)
+            x = (x * (int32_t)*factor + 64) >> 7;
+        short8x y = __builtin_convertvector(x, short8x);
+        memcpy(out + s, &y, sizeof y);
     }
 }
 
 /* All codes of a part: of keys times their factors, to w->rows, of values to w->levels. */
-static void unpack(sp_work *w, const kvcl_cpu_spectral *x, bool of_v)
+KVCL_INLINE void unpack(sp_work *w, const kvcl_cpu_spectral *x, uint32_t slots, bool of_v)
 {
     const kvcl_spectral_head *head = x->head;
+    const uint16_t *to = w->to[of_v];
+    int16_t *out = of_v ? w->levels : w->rows;
     uint32_t first = 0;
     for (uint32_t plane = 0; plane < 4; first += head->plane_codes[plane++]) {
         uint32_t bits = 8u >> plane, per_word = 32 / bits, count = head->plane_codes[plane];
         uint32_t n_words = kvcl_div_up(count, per_word);
-        const uint32_t *words = x->words + (size_t)head->plane_word[plane] * x->slots;
+        const uint32_t *words = x->words + (size_t)head->plane_word[plane] * slots;
         for (uint32_t q = 0; q < 8 / bits && count; q++) {
-            expand(bits, words, n_words * x->slots, w->tables[plane], q, w->group);
-            for (uint32_t at = 4 * q; at < count; at += at % 4 == 3 ? per_word - 3 : 1) {
-                uint32_t code = first + at, entry = x->order[code];
-                const uint32_t *group = w->group + at / per_word * x->slots;
-                if (of_v)
-                    put_levels(group, at % 4, x->slots, w->levels + entry * x->slots);
-                else
-                    put_products(group, at % 4, x->slots, x->factor[entry],
-                                 w->rows + w->to_k[code]);
-            }
+            expand(bits, words, n_words * slots, w->tables[plane], q, w->group);
+            const uint32_t *group = w->group;
+            for (uint32_t at = 4 * q; at < count; at += per_word, group += slots)
+                for (uint32_t e = 0; e < 4 && at + e < count; e++) {
+                    uint32_t code = first + at + e;
+                    put(group, e, slots, of_v ? NULL : x->factor + x->order[code], out + to[code]);
+                }
         }
     }
 }
 
-void KVCL_SIMD_FN(sp_levels)(sp_work *w, const kvcl_cpu_spectral *x) { unpack(w, x, true); }
+/* The same with a constant number of slots. */
+static void unpack_part(sp_work *w, const kvcl_cpu_spectral *x, bool of_v)
+{
+    if (x->slots == 64)
+        unpack(w, x, 64, of_v);
+    else if (x->slots == 32)
+        unpack(w, x, 32, of_v);
+    else if (x->slots == 16)
+        unpack(w, x, 16, of_v);
+    else
+        unpack(w, x, 8, of_v);
+}
+
+/* Turned, so that components stand in lanes: sums over slots then need no sums of lanes. */
+void KVCL_SIMD_FN(sp_levels)(sp_work *w, const kvcl_cpu_spectral *x)
+{
+    unpack_part(w, x, true);
+    for (uint32_t i = 0; i < x->head->n_comp; i += 16)
+        for (uint32_t half = 0; half < 2; half++) {
+            const int16_t *from = w->levels + (size_t)i * KVCL_TOKENS + 32 * half;
+            uint32_t *to = w->pairs + (size_t)16 * half * CODE_MAX_DIM + i;
+            v16 block[16]; /* bits, no numbers */
+            KVCL_UNROLL
+            for (uint32_t j = 0; j < 16; j++)
+                block[j] = v16_load(from + j * KVCL_TOKENS);
+            v16_transpose(block);
+            KVCL_UNROLL
+            for (uint32_t j = 0; j < 16; j++)
+                v16_store((float *)(void *)(to + j * CODE_MAX_DIM), block[j]);
+        }
+}
 
 /* ---- keys ---------------------------------------------------------------------------------- */
 
@@ -207,8 +245,9 @@ void KVCL_SIMD_FN(sp_keys)(sp_work *w, const kvcl_cpu_spectral *x, const float *
 {
     uint32_t n = x->head->n_comp;
     float step[KVCL_TOKENS];
-    memset(w->rows, 0, (size_t)n * KVCL_TOKENS * sizeof *w->rows);
-    unpack(w, x, false);
+    if (x->fold > 1) /* the last page's stand there transformed */
+        memset(w->rows, 0, (size_t)n * KVCL_TOKENS * sizeof *w->rows);
+    unpack_part(w, x, false);
     transform(x->fold, n, w->rows);
     for (uint32_t i = 0; i < n; i += 4)
         mt_pack(w->rows + (size_t)i * KVCL_TOKENS, w->packed + (size_t)i / 4 * 512);

@@ -25,7 +25,7 @@ specs() {
         echo 20872 20804 20771 20786 20753 21128 21060 21027 21042 21009 \
             37188 35379 24866 18568 86084 149539 20530 83985
         ;;
-    spectral | attn_spectral) echo 1 2 4 8 ;; # tokens of a slot
+    spectral | spectral_vec | attn_spectral | attn_spectral_vec) echo 1 2 4 8 ;; # tokens of a slot
     # types of weights; bulk prefetch; f16 K and V
     defer) echo 65539 65795 73219 67587 67075 66051 256 2049 ;;
     *) echo 0 ;;
@@ -38,10 +38,14 @@ before() {
     attn_quant) echo cl/attn_rows.cl ;;
     attn_warp) echo cl/attn.cl ;;
     block | block_vec) echo cl/block_pages.cl ;;
-    spectral) echo cl/spectral_pages.cl ;;
-    attn_spectral) echo cl/attn_rows.cl cl/spectral_pages.cl ;;
+    quant_vec) echo cl/quant_pages.cl ;;
+    spectral) echo cl/ints.cl cl/spectral_pages.cl ;;
+    spectral_vec) echo cl/ints.cl cl/quant_pages.cl cl/spectral_pages.cl ;;
+    attn_spectral) echo cl/attn_rows.cl cl/ints.cl cl/spectral_pages.cl ;;
+    attn_spectral_vec) echo cl/ints.cl cl/attn_rows_vec.cl cl/spectral_pages.cl ;;
     attn_quant_mma) echo cl/mma.cl ;;
-    attn_quant_vec | matvec) echo cl/ints.cl ;;
+    attn_quant_vec) echo cl/ints.cl cl/attn_rows_vec.cl ;;
+    matvec) echo cl/ints.cl ;;
     defer) echo cl/defer.h cl/rope.cl cl/attn.cl cl/defer_base.cl cl/defer_attn.cl \
         cl/defer_matvec.cl ;;
     esac
@@ -86,7 +90,7 @@ check() {
 n=0
 for f in cl/*.cl; do
     case $f in
-    cl/prelude.cl | cl/pages.cl | cl/ints.cl | cl/mma.cl | cl/attn_rows.cl) continue ;;
+    cl/prelude.cl | cl/pages.cl | cl/ints.cl | cl/mma.cl | cl/attn_rows*.cl) continue ;;
     cl/*_pages.cl | cl/defer_*.cl) continue ;;
     esac
     for spec in $(specs "$(basename "$f" .cl)"); do
