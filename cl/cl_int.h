@@ -36,6 +36,7 @@
     X(block_vec)         \
     X(spectral)          \
     X(attn_spectral)     \
+    X(attn_spectral_mma) \
     X(rans)              \
     X(svd)
 

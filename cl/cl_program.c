@@ -24,7 +24,9 @@ static const char *const files_before[KVCL_CL_N_STEMS][KVCL_CL_BEFORE] = {
     [KVCL_CL_STEM_block] = {"block_pages.cl"},
     [KVCL_CL_STEM_block_vec] = {"block_pages.cl"},
     [KVCL_CL_STEM_spectral] = {"spectral_pages.cl"},
-    [KVCL_CL_STEM_attn_spectral] = {"attn_rows.cl", "spectral_pages.cl"},
+    [KVCL_CL_STEM_attn_spectral] = {"attn_rows.cl", "spectral_pages.cl", "attn_spectral_rows.cl"},
+    [KVCL_CL_STEM_attn_spectral_mma] = {"attn_rows.cl", "spectral_pages.cl",
+                                        "attn_spectral_rows.cl", "mma.cl"},
     [KVCL_CL_STEM_defer] = {"defer.h", "rope.cl", "attn.cl", "defer_base.cl", "defer_attn.cl",
                             "defer_matvec.cl"},
 };

@@ -1,0 +1,393 @@
+// attn_spectral_mma.cl - attention by block partials over spectral pages on NVIDIA's integer tensor
+// cores (compute capability 8.0 on).  Twin: cpu/attn_spectral.c; what it shares with the other
+// shape: cl/attn_spectral_rows.cl
+//
+// KVCL_SPEC: tokens of a slot, + 16 * (head_dim / 64), + 64 where rotation pairs halves.  Assumes
+// (checked by the host half): head_dim 64 or 128; pool, basis and table aligned to 16 bytes, n_rot
+// a multiple of 4.
+//
+// kvcl_attn_spectral_mma: a group of 256 items per block and KV head (dimension 0) and four rows
+// (dimension 1).  Keys come in tiles of 32 tokens: their coefficients x^ as two planes of bytes in
+// local memory; h by tensor cores, a warp 32 dimensions of 8 or 16 tokens, with the basis in
+// registers; there to floats and turned, since a lane gets both dimensions of each pair.  One warp
+// scores a tile, an item a token, while the group makes the coefficients of the next.  Values: an
+// item a component of a page.
+//   h = 256 high + low: both sums stay below 2^22, so that they start at the bits of KVCL_ROUND and
+//   are floats at once, and one fma rounds h as a conversion does.
+//   local memory: 42 KiB
+
+#if KVCL_PTX && !KVCL_VECTOR_SHAPE
+
+#define DIM (64 * (KVCL_SPEC >> 4 & 3u))
+#define HALVES (KVCL_SPEC >> 6 & 1u)
+#define GROUP 256
+#define TILE 32           // tokens
+#define X_WORDS (DIM / 4) // of a token's coefficients in a plane
+#define PARTS (DIM / 64)  // of 64 components; also a warp's tiles of 8 tokens
+#define PITCH (DIM + 4)   // floats from a token's key to the next: neighbours on other banks
+#define WARP_DIMS 32
+#define AT_ONCE (FOLD < 4 ? 4 / FOLD : 1) // slots of an item's coefficients
+
+// ---- coefficients -------------------------------------------------------------------------------
+
+// Levels of the codes of less than 8 bits: [plane][16].
+INLINE void make_levels(__local int *levels)
+{
+    uint i = (uint)get_local_id(0), bits = 8u >> i / 16;
+    if (i >= 16 && i < 64)
+        levels[i] = kvcl_quant_level(bits, i % (1u << bits));
+}
+
+INLINE int level_of(uint place, uint word, __local const int *levels)
+{
+    uint plane = place >> 24 & 3u, shift = place >> 16 & 31u, mask = (1u << (8u >> plane)) - 1u;
+    int wide = (int)(word << (24u - shift & 31u)) >> 24;
+    int narrow = levels[16 * plane + (word >> shift & mask & 15u)];
+    return plane == 0 ? wide : narrow;
+}
+
+// First word of the codes of a place; any where there is none: their factor is 0.
+INLINE uint word_of(uint place)
+{
+    return place == KVCL_SPECTRAL_NONE ? 0 : (place & 0xffffu) * SLOTS;
+}
+
+// Place of word i of a token's coefficients: parts of two neighbours are on different banks.
+INLINE uint x_word(uint token, uint i)
+{
+    return token * X_WORDS + (i / 16 + token) % PARTS * 16 + i % 16;
+}
+
+// Coefficients of the tile at slot `first` of a page to planes x [2][TILE][X_WORDS], low bytes
+// first.
+INLINE void make_coefficients(__global const uint *place, __global const short *factor,
+                              __global const uint *words, uint first, __local const int *levels,
+                              __local uint *x)
+{
+    for (uint at = (uint)get_local_id(0); at < X_WORDS * (TILE / FOLD / AT_ONCE); at += GROUP) {
+        uint quad = at % X_WORDS, slot = at / X_WORDS * AT_ONCE;
+        int c[4][AT_ONCE * FOLD];
+        LOOP(uint r = 0; r < FOLD; r++)
+        {
+            uint4 p4 = ((__global const uint4 *)(place + r * DIM))[quad];
+            short4 f4 = ((__global const short4 *)(factor + r * DIM))[quad];
+            uint p[4] = {p4.x, p4.y, p4.z, p4.w};
+            int f[4] = {f4.x, f4.y, f4.z, f4.w};
+            LOOP(uint e = 0; e < 4; e++)
+            {
+                __global const uint *from = words + word_of(p[e]) + first + slot;
+                uint w[4];
+#if (KVCL_SPEC & 15) == 1
+                uint4 v = *(__global const uint4 *)from;
+                w[0] = v.x;
+                w[1] = v.y;
+                w[2] = v.z;
+                w[3] = v.w;
+#elif (KVCL_SPEC & 15) == 2
+                uint2 v = *(__global const uint2 *)from;
+                w[0] = v.x;
+                w[1] = v.y;
+#else
+                w[0] = *from;
+#endif
+                LOOP(uint s = 0; s < AT_ONCE; s++)
+                c[e][s * FOLD + r] = (level_of(p[e], w[s], levels) * f[e] + 64) >> 7;
+            }
+        }
+        LOOP(uint h = 1; h < FOLD; h *= 2) LOOP(uint j = 0; j < AT_ONCE * FOLD; j++)
+        {
+            if ((j & h) == 0) {
+                LOOP(uint e = 0; e < 4; e++) KVCL_BUTTERFLY(int, c[e][j], c[e][j + h])
+            }
+        }
+        LOOP(uint j = 0; j < AT_ONCE * FOLD; j++)
+        {
+            __local uint *to = x + x_word(slot * FOLD + j, quad);
+            uint a = (uint)c[0][j], b = (uint)c[1][j], c2 = (uint)c[2][j], d = (uint)c[3][j];
+            to[0] = kvcl_pick(kvcl_pick(a, b, 0x0040), kvcl_pick(c2, d, 0x0040), 0x5410);
+            to[TILE * X_WORDS] =
+                kvcl_pick(kvcl_pick(a, b, 0x0051), kvcl_pick(c2, d, 0x0051), 0x5410);
+        }
+    }
+}
+
+// ---- keys ---------------------------------------------------------------------------------------
+
+// What a lane knows of its dimensions: pairs p and p + 1 of the head's; of pair p + m the first
+// dimension is a + m and the second b + m (halves), or a + 2 m and b + 2 m.
+typedef struct lane_dims {
+    uint p, a, b;
+} lane_dims;
+
+INLINE lane_dims dims_of(uint n_rot)
+{
+    uint lid = (uint)get_local_id(0), p = lid / 32 % (DIM / WARP_DIMS) * 16 + lid % 32 / 4 * 2;
+    uint mid = n_rot / 2;
+    lane_dims r = {p, 2 * p, 2 * p + 1};
+    if (HALVES) {
+        r.a = p < mid ? p : p + mid;
+        r.b = p < mid ? p + mid : r.a + (DIM - n_rot) / 2;
+    }
+    return r;
+}
+
+#define DIM_OF(first, m) ((first) + (HALVES ? 1u : 2u) * (m))
+
+// The basis of a lane's dimensions: of pair m, for each 32 components.
+INLINE void load_basis(__global const uint *synth, lane_dims at, uint (*s)[2 * PARTS][4])
+{
+    uint i = (uint)get_local_id(0) % 4;
+    LOOP(uint m = 0; m < 2; m++) LOOP(uint k = 0; k < 2 * PARTS; k++)
+    {
+        __global const uint *from = synth + (k / 2 * 16 + 4 * i + k % 2 * 2) * DIM;
+        s[m][k][0] = from[DIM_OF(at.a, m)];
+        s[m][k][1] = from[DIM_OF(at.b, m)];
+        s[m][k][2] = from[DIM + DIM_OF(at.a, m)];
+        s[m][k][3] = from[DIM + DIM_OF(at.b, m)];
+    }
+}
+
+// Keys of two tokens and a pair: (first, second) from the sums' bits.
+INLINE float key_of(int low, int high, float step, float mean)
+{
+    float h = fma(256.0f, as_float(high) - KVCL_ROUND, as_float(low) - KVCL_ROUND);
+    return fma(step, h, mean);
+}
+
+// Keys of the tile at token t0 of a page, turned, from its coefficients.
+INLINE void make_keys(uint t0, uint n_wide, lane_dims at, uint (*s)[2 * PARTS][4],
+                      const float2 *mean, __local const float *steps, __local const uint *x,
+                      __global const float *table, uint n_rot, __local float *keys)
+{
+    uint lid = (uint)get_local_id(0), lane = lid % 32, i = lane % 4;
+    LOOP(uint nt = 0; nt < PARTS; nt++)
+    {
+        uint first = (lid / 32 / (DIM / WARP_DIMS) * PARTS + nt) * 8;
+        uint row = first + lane / 4, token = first + 2 * i;
+        const int start = (int)KVCL_ROUND_BITS;
+        int4 low[2] = {(int4)(start), (int4)(start)}, high[2] = {(int4)(start), (int4)(start)};
+        float4 cs[2] = {(float4)(1.0f, 0.0f, 1.0f, 0.0f), (float4)(1.0f, 0.0f, 1.0f, 0.0f)};
+        uint turned = at.p < n_rot / 2;
+        if (turned) {
+            cs[0] = *(__global const float4 *)(table + (t0 + token) * n_rot + 2 * at.p);
+            cs[1] = *(__global const float4 *)(table + (t0 + token + 1) * n_rot + 2 * at.p);
+        }
+        LOOP(uint part = 0; part < PARTS; part++)
+        {
+            __local const uint4 *b4 = (__local const uint4 *)(x + x_word(row, 16 * part + 4 * i));
+            uint4 l4 = b4[0], h4 = b4[TILE * X_WORDS / 4];
+            LOOP(uint m = 0; m < 2; m++)
+            {
+                uint *a0 = s[m][2 * part], *a1 = s[m][2 * part + 1];
+                if (64 * part < n_wide) {
+                    low[m] = kvcl_mma_low(a0[0], a0[1], a0[2], a0[3], l4.xy, low[m]);
+                    low[m] = kvcl_mma_low(a1[0], a1[1], a1[2], a1[3], l4.zw, low[m]);
+                    high[m] = kvcl_mma(a0[0], a0[1], a0[2], a0[3], h4.xy, high[m]);
+                    high[m] = kvcl_mma(a1[0], a1[1], a1[2], a1[3], h4.zw, high[m]);
+                } else { // the low byte is all of it
+                    low[m] = kvcl_mma(a0[0], a0[1], a0[2], a0[3], l4.xy, low[m]);
+                    low[m] = kvcl_mma(a1[0], a1[1], a1[2], a1[3], l4.zw, low[m]);
+                }
+            }
+        }
+        float2 step = *(__local const float2 *)(steps + token), v[2][2]; // of pair, token
+        LOOP(uint m = 0; m < 2; m++)
+        {
+            v[m][0] = (float2)(key_of(low[m].x, high[m].x, step.x, mean[m].x),
+                               key_of(low[m].z, high[m].z, step.x, mean[m].y));
+            v[m][1] = (float2)(key_of(low[m].y, high[m].y, step.y, mean[m].x),
+                               key_of(low[m].w, high[m].w, step.y, mean[m].y));
+            LOOP(uint j = 0; j < 2; j++)
+            {
+                float2 u = kvcl_turn(v[m][j], m == 0 ? cs[j].xy : cs[j].zw);
+                v[m][j] = turned ? u : v[m][j];
+            }
+        }
+        LOOP(uint j = 0; j < 2; j++)
+        {
+            __local float *to = keys + (token + j) * PITCH + at.a;
+            if (HALVES) {
+                *(__local float2 *)to = (float2)(v[0][j].x, v[1][j].x);
+                *(__local float2 *)(to - at.a + at.b) = (float2)(v[0][j].y, v[1][j].y);
+            } else {
+                *(__local float4 *)to = (float4)(v[0][j], v[1][j]);
+            }
+        }
+    }
+}
+
+// Score of a token for the four rows.
+INLINE float4 score_of(__local const float *key, __local const float4 *qp)
+{
+    float4 sum = (float4)(0.0f);
+#pragma unroll 4
+    for (uint d = 0; d < DIM; d += 4) {
+        float4 k = *(__local const float4 *)(key + d);
+        sum = fma(qp[d], (float4)(k.x), sum);
+        sum = fma(qp[d + 1], (float4)(k.y), sum);
+        sum = fma(qp[d + 2], (float4)(k.z), sum);
+        sum = fma(qp[d + 3], (float4)(k.w), sum);
+    }
+    return kvcl_zero4(sum);
+}
+
+// ---- values -------------------------------------------------------------------------------------
+
+// Component i of a page's values: sums with the weights of the four rows.
+INLINE float4 page_values(__global const uint *place, __global const short *factor,
+                          __global const uint *words, __local const int4 *weights,
+                          __local const int *levels, uint i)
+{
+    float4 all = (float4)(0.0f);
+    for (uint k = 0; k < FOLD; k++) {
+        uint p = place[k * DIM + i];
+        __global const uint4 *from = (__global const uint4 *)(words + word_of(p));
+        int4 sum = (int4)(0);
+        if (p == KVCL_SPECTRAL_NONE)
+            continue;
+#pragma unroll 4
+        for (uint s = 0; s < SLOTS; s += 4) {
+            uint4 w = from[s / 4];
+            sum += weights[s * FOLD + k] * level_of(p, w.x, levels);
+            sum += weights[(s + 1) * FOLD + k] * level_of(p, w.y, levels);
+            sum += weights[(s + 2) * FOLD + k] * level_of(p, w.z, levels);
+            sum += weights[(s + 3) * FOLD + k] * level_of(p, w.w, levels);
+        }
+        all = fma(convert_float4(sum), (float4)(factor[k * DIM + i]), all);
+    }
+    return all;
+}
+
+// z of the four rows to z [DIM], by the tree over pages; pairs: room.
+INLINE void make_values(place w, const kvcl_spectral_part *v, ulong page_words, uint c0, uint c1,
+                        __local const int *levels, __local float4 *pairs, __local float4 *z)
+{
+    for (uint at = (uint)get_local_id(0); at < 4 * DIM; at += GROUP) {
+        uint i = at % DIM, from = at / DIM;
+        float4 sum[2] = {(float4)(0.0f), (float4)(0.0f)};
+        LOOP(uint j = 0; j < 2; j++)
+        {
+            uint c = from + 4 * j;
+            if (c >= c0 && c <= c1 && i < v->head.n_comp) {
+                float4 all = page_values(v->place, v->factor, v->words + page_words * w.slots[c],
+                                         (__local const int4 *)(w.s + c * TOKENS), levels, i);
+                float4 unit = *(__local const float4 *)&STAT(FACTOR, c, 0);
+                sum[j] = *(__local const float4 *)&STAT(INVERSE, c, 0) * (all * unit);
+            }
+        }
+        pairs[at] = sum[0] + sum[1];
+    }
+    SYNC;
+    for (uint i = (uint)get_local_id(0); i < DIM; i += GROUP)
+        z[i] = kvcl_zero4((pairs[i] + pairs[2 * DIM + i]) + (pairs[DIM + i] + pairs[3 * DIM + i]));
+    SYNC;
+}
+
+// Dimension d of two rows' outputs, before the mean.
+INLINE float2 output2(__global const uint *synth, uint n_comp, __local const float2 *z, uint d)
+{
+    float2 sum = (float2)(0.0f);
+#pragma unroll 4
+    for (uint i = 0; i < n_comp; i += 4) {
+        float4 s = convert_float4(as_char4(synth[i / 4 * DIM + d]));
+        sum = fma((float2)(s.x), z[2 * i], sum);
+        sum = fma((float2)(s.y), z[2 * i + 2], sum);
+        sum = fma((float2)(s.z), z[2 * i + 4], sum);
+        sum = fma((float2)(s.w), z[2 * i + 6], sum);
+    }
+    return sum;
+}
+
+// ---- the kernel ---------------------------------------------------------------------------------
+
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
+kvcl_attn_spectral_mma(KVCL_ATTN_QUANT_PARAMS, __global const uchar *basis, ulong basis_off,
+                       uint words_k, uint words_v)
+{
+    __local float4 scores[PAGES * TOKENS], qs4[ROWS * DIM / 4], qp[2 * DIM];
+    __local float4 stat4[6 * PAGES * ROWS / 4], red4[PAGES * ROWS * L / 4];
+    __local uint4 x4[2 * TILE * X_WORDS / 4];
+    __local float4 keys4[TILE * PITCH / 4], steps4[TILE / 4];
+    __local int levels[64];
+    __local uint slots[PAGES];
+    __local float *keys = (__local float *)keys4, *steps = (__local float *)steps4;
+    uint lid = (uint)get_local_id(0), items = GROUP;
+    uint G = n_q_heads / n_kv_heads, row0 = (uint)get_group_id(1) * ROWS;
+    kvcl_block b = kvcl_block_of((uint)get_group_id(0), n_kv_heads, begin, end, first_part);
+    // pages behind the last row's query stay out
+    b.last = min(b.last, (pos0 + (min(row0 + ROWS, n * G) - 1) / G) / TOKENS);
+    if (b.first > b.last)
+        return;
+    uint c0 = b.first % PAGES, c1 = b.last % PAGES;
+    place w = {.s = scores,
+               .qs = (__local float *)qs4,
+               .red = (__local float *)red4,
+               .stat = (__local float *)stat4,
+               .slots = slots};
+    __global const float *mean = means + means_off + b.hk * DIM +
+                                 (ulong)kvcl_mean_epoch(b.first / PAGES) * 2 * n_kv_heads * DIM;
+    ulong page_words = (ulong)(words_k + words_v + n_kv_heads) * SLOTS;
+    table += table_off;
+    kvcl_spectral_part k, v;
+    kvcl_spectral_of(&k, FOLD, DIM, n_kv_heads, words_k, words_v, basis + basis_off,
+                     (__global uchar *)pool + pool_off, 0, 0, b.hk);
+    kvcl_spectral_of(&v, FOLD, DIM, n_kv_heads, words_k, words_v, basis + basis_off,
+                     (__global uchar *)pool + pool_off, 0, 1, b.hk);
+    make_levels(levels);
+    if (lid <= c1 - c0)
+        slots[c0 + lid] = (uint)pages[pages_off + b.first + lid - begin / TOKENS];
+    load_rows(w, q + q_off, q_stride, b.hk, row0, n * G, G, DIM, scale, items);
+    uint s[2][2 * PARTS][4];
+    lane_dims at = dims_of(n_rot);
+    load_basis((__global const uint *)k.synth, at, s);
+    float2 k_mean[2] = {(float2)(mean[at.a], mean[at.b]),
+                        (float2)(mean[DIM_OF(at.a, 1)], mean[DIM_OF(at.b, 1)])};
+    uint n_tiles = (c1 - c0 + 1) * (TOKENS / TILE);
+    SYNC;
+    for (uint tile = 0; tile <= n_tiles; tile++) {
+        uint c = c0 + tile / (TOKENS / TILE), t0 = tile % (TOKENS / TILE) * TILE;
+        if (tile < n_tiles) {
+            ulong page = page_words * slots[c];
+            make_coefficients(k.place, k.factor, k.words + page, t0 / FOLD, levels,
+                              (__local uint *)x4);
+            if (lid < TILE)
+                steps[lid] = k.head.quantum * vload_half((t0 + lid) / FOLD, k.norms + 2 * page);
+            if (t0 == 0) {
+                w.qp = qp + c % 2 * DIM;
+                turn_rows(w, b.first + c - c0, DIM, table, n_rot, pairing, items);
+            }
+        }
+        if (tile > 0 && lid / 32 == tile % 8) {
+            uint was = tile - 1, page = c0 + was / (TOKENS / TILE);
+            uint token = was % (TOKENS / TILE) * TILE + lid % 32;
+            scores[page * TOKENS + token] = score_of(keys + lid % 32 * PITCH, qp + page % 2 * DIM);
+        }
+        SYNC;
+        if (tile < n_tiles)
+            make_keys(t0, k.head.n_wide, at, s, k_mean, steps, (__local const uint *)x4, table,
+                      n_rot, keys);
+        SYNC;
+    }
+    weights(w, b, c0, c1, row0, G, n, pos0, begin, end, items);
+    fold_weights(w, v.norms, page_words, c0, c1, v.head.quantum * 0.0078125f, items); // 2^-7
+    block_stats(w, c0, c1, items);
+    make_values(w, &v, page_words, c0, c1, levels, keys4, qs4);
+    for (uint i = lid; i < ROWS / 2 * DIM; i += GROUP) {
+        uint pair = i / DIM, d = i % DIM;
+        float2 sum = output2((__global const uint *)v.synth, v.head.n_comp,
+                             (__local const float2 *)qs4 + pair, d);
+        for (uint j = 0; j < 2; j++) {
+            uint r = 2 * pair + j, row = row0 + r, query = row / G;
+            if (row >= n * G || STAT(M, 0, r) == -INFINITY)
+                continue;
+            ulong to =
+                ((ulong)query * n_q_heads + b.hk * G + kvcl_rest(row, query, G)) * n_parts + b.part;
+            o[o_off + to * DIM + d] =
+                kvcl_zero(fma(STAT(SUM, 0, r), mean[n_kv_heads * DIM + d], j == 0 ? sum.x : sum.y));
+            if (d == 0)
+                vstore2((float2)(STAT(M, 0, r), STAT(SUM, 0, r)), to, ml + ml_off);
+        }
+    }
+}
+
+#endif
