@@ -26,7 +26,16 @@
 #define PARTS (DIM / 64)  // of 64 components; also a warp's tiles of 8 tokens
 #define PITCH (DIM + 4)   // floats from a token's key to the next: neighbours on other banks
 #define WARP_DIMS 32
+#define SCORE_WARPS 1
 #define AT_ONCE (FOLD < 4 ? 4 / FOLD : 1) // slots of an item's coefficients
+// Components of them whose words an item asks for together: what registers allow.
+#if (KVCL_SPEC & 15) < 4
+#define SOME _Pragma("unroll 4") for
+#elif (KVCL_SPEC & 15) == 4
+#define SOME _Pragma("unroll 2") for
+#else
+#define SOME _Pragma("unroll 1") for
+#endif
 
 // ---- coefficients -------------------------------------------------------------------------------
 
@@ -58,6 +67,24 @@ INLINE uint x_word(uint token, uint i)
     return token * X_WORDS + (i / 16 + token) % PARTS * 16 + i % 16;
 }
 
+// Words of an item's slots.
+INLINE void load_words(__global const uint *from, uint *w)
+{
+#if (KVCL_SPEC & 15) == 1
+    uint4 v = *(__global const uint4 *)from;
+    w[0] = v.x;
+    w[1] = v.y;
+    w[2] = v.z;
+    w[3] = v.w;
+#elif (KVCL_SPEC & 15) == 2
+    uint2 v = *(__global const uint2 *)from;
+    w[0] = v.x;
+    w[1] = v.y;
+#else
+    w[0] = *from;
+#endif
+}
+
 // Coefficients of the tile at slot `first` of a page to planes x [2][TILE][X_WORDS], low bytes
 // first.
 INLINE void make_coefficients(__global const uint *place, __global const short *factor,
@@ -66,47 +93,35 @@ INLINE void make_coefficients(__global const uint *place, __global const short *
 {
     for (uint at = (uint)get_local_id(0); at < X_WORDS * (TILE / FOLD / AT_ONCE); at += GROUP) {
         uint quad = at % X_WORDS, slot = at / X_WORDS * AT_ONCE;
-        int c[4][AT_ONCE * FOLD];
-        LOOP(uint r = 0; r < FOLD; r++)
+        uint low[AT_ONCE * FOLD] = {0}, high[AT_ONCE * FOLD] = {0};
+        SOME(uint e = 0; e < 4; e++)
         {
-            uint4 p4 = ((__global const uint4 *)(place + r * DIM))[quad];
-            short4 f4 = ((__global const short4 *)(factor + r * DIM))[quad];
-            uint p[4] = {p4.x, p4.y, p4.z, p4.w};
-            int f[4] = {f4.x, f4.y, f4.z, f4.w};
-            LOOP(uint e = 0; e < 4; e++)
+            int c[AT_ONCE * FOLD];
+            LOOP(uint r = 0; r < FOLD; r++)
             {
-                __global const uint *from = words + word_of(p[e]) + first + slot;
-                uint w[4];
-#if (KVCL_SPEC & 15) == 1
-                uint4 v = *(__global const uint4 *)from;
-                w[0] = v.x;
-                w[1] = v.y;
-                w[2] = v.z;
-                w[3] = v.w;
-#elif (KVCL_SPEC & 15) == 2
-                uint2 v = *(__global const uint2 *)from;
-                w[0] = v.x;
-                w[1] = v.y;
-#else
-                w[0] = *from;
-#endif
+                uint p = place[r * DIM + 4 * quad + e], w[AT_ONCE];
+                int f = factor[r * DIM + 4 * quad + e];
+                load_words(words + word_of(p) + first + slot, w);
                 LOOP(uint s = 0; s < AT_ONCE; s++)
-                c[e][s * FOLD + r] = (level_of(p[e], w[s], levels) * f[e] + 64) >> 7;
+                c[s * FOLD + r] = (level_of(p, w[s], levels) * f + 64) >> 7;
             }
-        }
-        LOOP(uint h = 1; h < FOLD; h *= 2) LOOP(uint j = 0; j < AT_ONCE * FOLD; j++)
-        {
-            if ((j & h) == 0) {
-                LOOP(uint e = 0; e < 4; e++) KVCL_BUTTERFLY(int, c[e][j], c[e][j + h])
+            LOOP(uint h = 1; h < FOLD; h *= 2) LOOP(uint j = 0; j < AT_ONCE * FOLD; j++)
+            {
+                if ((j & h) == 0)
+                    KVCL_BUTTERFLY(int, c[j], c[j + h])
+            }
+            uint keep = 0x3210u & ~(15u << 4 * e); // the other three bytes
+            LOOP(uint j = 0; j < AT_ONCE * FOLD; j++)
+            {
+                low[j] = kvcl_pick(low[j], (uint)c[j], keep | 4u << 4 * e);
+                high[j] = kvcl_pick(high[j], (uint)c[j], keep | 5u << 4 * e);
             }
         }
         LOOP(uint j = 0; j < AT_ONCE * FOLD; j++)
         {
             __local uint *to = x + x_word(slot * FOLD + j, quad);
-            uint a = (uint)c[0][j], b = (uint)c[1][j], c2 = (uint)c[2][j], d = (uint)c[3][j];
-            to[0] = kvcl_pick(kvcl_pick(a, b, 0x0040), kvcl_pick(c2, d, 0x0040), 0x5410);
-            to[TILE * X_WORDS] =
-                kvcl_pick(kvcl_pick(a, b, 0x0051), kvcl_pick(c2, d, 0x0051), 0x5410);
+            to[0] = low[j];
+            to[TILE * X_WORDS] = high[j];
         }
     }
 }
@@ -160,7 +175,7 @@ INLINE void make_keys(uint t0, uint n_wide, lane_dims at, uint (*s)[2 * PARTS][4
                       __global const float *table, uint n_rot, __local float *keys)
 {
     uint lid = (uint)get_local_id(0), lane = lid % 32, i = lane % 4;
-    LOOP(uint nt = 0; nt < PARTS; nt++)
+    _Pragma("unroll 1") for (uint nt = 0; nt < PARTS; nt++)
     {
         uint first = (lid / 32 / (DIM / WARP_DIMS) * PARTS + nt) * 8;
         uint row = first + lane / 4, token = first + 2 * i;
@@ -216,20 +231,25 @@ INLINE void make_keys(uint t0, uint n_wide, lane_dims at, uint (*s)[2 * PARTS][4
     }
 }
 
-// Score of a token for the four rows.
-INLINE float4 score_of(__local const float *key, __local const float4 *qp)
-{
-    float4 sum = (float4)(0.0f);
-#pragma unroll 4
-    for (uint d = 0; d < DIM; d += 4) {
-        float4 k = *(__local const float4 *)(key + d);
-        sum = fma(qp[d], (float4)(k.x), sum);
-        sum = fma(qp[d + 1], (float4)(k.y), sum);
-        sum = fma(qp[d + 2], (float4)(k.z), sum);
-        sum = fma(qp[d + 3], (float4)(k.w), sum);
+// Score of a token for a row; for two rows; for the four.  qp: the first of them.
+#define DEFINE_SCORE(name, type, zero)                                           \
+    INLINE type name(__local const float *key, __local const float *qp)          \
+    {                                                                            \
+        type sum = (type)(0.0f);                                                 \
+        _Pragma("unroll 2") for (uint d = 0; d < DIM; d += 4)                    \
+        {                                                                        \
+            float4 k = *(__local const float4 *)(key + d);                       \
+            __local const float *at = qp + ROWS * d;                             \
+            sum = fma(*(__local const type *)at, (type)(k.x), sum);              \
+            sum = fma(*(__local const type *)(at + ROWS), (type)(k.y), sum);     \
+            sum = fma(*(__local const type *)(at + 2 * ROWS), (type)(k.z), sum); \
+            sum = fma(*(__local const type *)(at + 3 * ROWS), (type)(k.w), sum); \
+        }                                                                        \
+        return sum;                                                              \
     }
-    return kvcl_zero4(sum);
-}
+DEFINE_SCORE(score1, float, kvcl_zero)
+DEFINE_SCORE(score2, float2, kvcl_zero2)
+DEFINE_SCORE(score4, float4, kvcl_zero4)
 
 // ---- values -------------------------------------------------------------------------------------
 
@@ -298,6 +318,28 @@ INLINE float2 output2(__global const uint *synth, uint n_comp, __local const flo
     return sum;
 }
 
+// Asks for the codes and norms of the block's pages, a line of 128 bytes at a time.
+INLINE void prefetch_line(__global const uchar *at)
+{
+    __asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+}
+INLINE void prefetch(__global const uchar *pool, __global const uchar *basis, ulong page_words,
+                     uint words_k, uint words_v, uint n_kv_heads, kvcl_block b,
+                     __local const uint *slots)
+{
+    uint lid = (uint)get_local_id(0), per = (words_k + words_v) / (2 * n_kv_heads) * SLOTS / 32 + 1;
+    for (uint i = lid; i < 2 * per * (b.last - b.first + 1); i += GROUP) {
+        uint page = i / (2 * per), j = i - page * 2 * per;
+        uint of_v = j >= per;
+        j -= of_v * per;
+        prefetch_line(pool +
+                      (page_words * slots[page] + (of_v ? words_k * SLOTS : 0) +
+                       b.hk * ((of_v ? words_v : words_k) / n_kv_heads) * SLOTS) *
+                          4 +
+                      128 * j);
+    }
+}
+
 // ---- the kernel ---------------------------------------------------------------------------------
 
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
@@ -328,11 +370,9 @@ kvcl_attn_spectral_mma(KVCL_ATTN_QUANT_PARAMS, __global const uchar *basis, ulon
                                  (ulong)kvcl_mean_epoch(b.first / PAGES) * 2 * n_kv_heads * DIM;
     ulong page_words = (ulong)(words_k + words_v + n_kv_heads) * SLOTS;
     table += table_off;
-    kvcl_spectral_part k, v;
+    kvcl_spectral_part k;
     kvcl_spectral_of(&k, FOLD, DIM, n_kv_heads, words_k, words_v, basis + basis_off,
                      (__global uchar *)pool + pool_off, 0, 0, b.hk);
-    kvcl_spectral_of(&v, FOLD, DIM, n_kv_heads, words_k, words_v, basis + basis_off,
-                     (__global uchar *)pool + pool_off, 0, 1, b.hk);
     make_levels(levels);
     if (lid <= c1 - c0)
         slots[c0 + lid] = (uint)pages[pages_off + b.first + lid - begin / TOKENS];
@@ -344,6 +384,8 @@ kvcl_attn_spectral_mma(KVCL_ATTN_QUANT_PARAMS, __global const uchar *basis, ulon
                         (float2)(mean[DIM_OF(at.a, 1)], mean[DIM_OF(at.b, 1)])};
     uint n_tiles = (c1 - c0 + 1) * (TOKENS / TILE);
     SYNC;
+    prefetch(pool + pool_off, basis + basis_off, page_words, words_k, words_v, n_kv_heads, b,
+             slots + c0);
     for (uint tile = 0; tile <= n_tiles; tile++) {
         uint c = c0 + tile / (TOKENS / TILE), t0 = tile % (TOKENS / TILE) * TILE;
         if (tile < n_tiles) {
@@ -357,10 +399,22 @@ kvcl_attn_spectral_mma(KVCL_ATTN_QUANT_PARAMS, __global const uchar *basis, ulon
                 turn_rows(w, b.first + c - c0, DIM, table, n_rot, pairing, items);
             }
         }
-        if (tile > 0 && lid / 32 == tile % 8) {
+        uint part = lid / 32 - tile * SCORE_WARPS & 7u;
+        if (tile > 0 && part < SCORE_WARPS) {
             uint was = tile - 1, page = c0 + was / (TOKENS / TILE);
             uint token = was % (TOKENS / TILE) * TILE + lid % 32;
-            scores[page * TOKENS + token] = score_of(keys + lid % 32 * PITCH, qp + page % 2 * DIM);
+            __local const float *row =
+                (__local const float *)(qp + page % 2 * DIM) + part * (4 / SCORE_WARPS);
+            __local float *to =
+                (__local float *)(scores + page * TOKENS + token) + part * (4 / SCORE_WARPS);
+#if SCORE_WARPS == 1
+            *(__local float4 *)to = kvcl_zero4(score4(keys + lid % 32 * PITCH, row));
+#elif SCORE_WARPS == 2
+            float2 sum = score2(keys + lid % 32 * PITCH, row);
+            *(__local float2 *)to = (float2)(kvcl_zero(sum.x), kvcl_zero(sum.y));
+#else
+            *to = kvcl_zero(score1(keys + lid % 32 * PITCH, row));
+#endif
         }
         SYNC;
         if (tile < n_tiles)
@@ -368,6 +422,9 @@ kvcl_attn_spectral_mma(KVCL_ATTN_QUANT_PARAMS, __global const uchar *basis, ulon
                       n_rot, keys);
         SYNC;
     }
+    kvcl_spectral_part v;
+    kvcl_spectral_of(&v, FOLD, DIM, n_kv_heads, words_k, words_v, basis + basis_off,
+                     (__global uchar *)pool + pool_off, 0, 1, b.hk);
     weights(w, b, c0, c1, row0, G, n, pos0, begin, end, items);
     fold_weights(w, v.norms, page_words, c0, c1, v.head.quantum * 0.0078125f, items); // 2^-7
     block_stats(w, c0, c1, items);
