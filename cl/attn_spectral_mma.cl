@@ -25,8 +25,7 @@
 #define X_WORDS (DIM / 4) // of a token's coefficients in a plane
 #define PARTS (DIM / 64)  // of 64 components; also a warp's tiles of 8 tokens
 #define PITCH (DIM + 4)   // floats from a token's key to the next: neighbours on other banks
-#define WARP_DIMS 32
-#define SCORE_WARPS 1
+#define WARP_DIMS 16
 #define AT_ONCE (FOLD < 4 ? 4 / FOLD : 1) // slots of an item's coefficients
 // Components of them whose words an item asks for together: what registers allow.
 #if (KVCL_SPEC & 15) < 4
@@ -39,12 +38,14 @@
 
 // ---- coefficients -------------------------------------------------------------------------------
 
-// Levels of the codes of less than 8 bits: [plane][16].
-INLINE void make_levels(__local int *levels)
+// Levels of the codes of less than 8 bits: [plane][16], and as bytes.
+INLINE void make_levels(__local int *levels, __local uint *bytes)
 {
     uint i = (uint)get_local_id(0), bits = 8u >> i / 16;
     if (i >= 16 && i < 64)
         levels[i] = kvcl_quant_level(bits, i % (1u << bits));
+    if (i >= 4 && i < 16)
+        bytes[i] = kvcl_levels4(8u >> i / 4, i % 4 * 4, 0);
 }
 
 INLINE int level_of(uint place, uint word, __local const int *levels)
@@ -61,27 +62,42 @@ INLINE uint word_of(uint place)
     return place == KVCL_SPECTRAL_NONE ? 0 : (place & 0xffffu) * SLOTS;
 }
 
+// Levels of four slots' codes at a place, a byte each; table: its plane's levels.
+INLINE uint levels4(uint place, uint4 table, uint4 word)
+{
+    uint plane = place >> 24 & 3u, shift = place >> 16 & 31u, which = shift / 8 * 0x11u + 0x40u;
+    uint bytes =
+        kvcl_pick(kvcl_pick(word.x, word.y, which), kvcl_pick(word.z, word.w, which), 0x5410);
+    uint codes = bytes >> (shift & 7u) & ((1u << (8u >> plane)) - 1u) * 0x01010101u;
+    uint pairs = codes | codes >> 4; // two to a byte, in the first and the third
+    uint index = kvcl_pick(pairs, pairs, 0x2020), upper = kvcl_pick(codes << 4, 0, 0xba98);
+    uint low = kvcl_pick(table.x, table.y, index & 0x7777u);
+    uint high = kvcl_pick(table.z, table.w, index & 0x7777u);
+    return plane == 0 ? bytes : (low & ~upper) | (high & upper);
+}
+
 // Place of word i of a token's coefficients: parts of two neighbours are on different banks.
 INLINE uint x_word(uint token, uint i)
 {
     return token * X_WORDS + (i / 16 + token) % PARTS * 16 + i % 16;
 }
 
-// Words of an item's slots.
-INLINE void load_words(__global const uint *from, uint *w)
+// Levels of an item's slots at a place.
+INLINE void load_levels(uint place, __global const uint *from, __local const int *levels,
+                        __local const uint4 *tables, int *level)
 {
 #if (KVCL_SPEC & 15) == 1
-    uint4 v = *(__global const uint4 *)from;
-    w[0] = v.x;
-    w[1] = v.y;
-    w[2] = v.z;
-    w[3] = v.w;
+    uint four = levels4(place, tables[place >> 24 & 3u], *(__global const uint4 *)from);
+    level[0] = (char)four;
+    level[1] = (char)(four >> 8);
+    level[2] = (char)(four >> 16);
+    level[3] = (char)(four >> 24);
 #elif (KVCL_SPEC & 15) == 2
     uint2 v = *(__global const uint2 *)from;
-    w[0] = v.x;
-    w[1] = v.y;
+    level[0] = level_of(place, v.x, levels);
+    level[1] = level_of(place, v.y, levels);
 #else
-    w[0] = *from;
+    level[0] = level_of(place, *from, levels);
 #endif
 }
 
@@ -89,7 +105,7 @@ INLINE void load_words(__global const uint *from, uint *w)
 // first.
 INLINE void make_coefficients(__global const uint *place, __global const short *factor,
                               __global const uint *words, uint first, __local const int *levels,
-                              __local uint *x)
+                              __local const uint4 *tables, __local uint *x)
 {
     for (uint at = (uint)get_local_id(0); at < X_WORDS * (TILE / FOLD / AT_ONCE); at += GROUP) {
         uint quad = at % X_WORDS, slot = at / X_WORDS * AT_ONCE;
@@ -99,11 +115,10 @@ INLINE void make_coefficients(__global const uint *place, __global const short *
             int c[AT_ONCE * FOLD];
             LOOP(uint r = 0; r < FOLD; r++)
             {
-                uint p = place[r * DIM + 4 * quad + e], w[AT_ONCE];
-                int f = factor[r * DIM + 4 * quad + e];
-                load_words(words + word_of(p) + first + slot, w);
-                LOOP(uint s = 0; s < AT_ONCE; s++)
-                c[s * FOLD + r] = (level_of(p, w[s], levels) * f + 64) >> 7;
+                uint p = place[r * DIM + 4 * quad + e];
+                int f = factor[r * DIM + 4 * quad + e], level[AT_ONCE];
+                load_levels(p, words + word_of(p) + first + slot, levels, tables, level);
+                LOOP(uint s = 0; s < AT_ONCE; s++) c[s * FOLD + r] = (level[s] * f + 64) >> 7;
             }
             LOOP(uint h = 1; h < FOLD; h *= 2) LOOP(uint j = 0; j < AT_ONCE * FOLD; j++)
             {
@@ -128,15 +143,14 @@ INLINE void make_coefficients(__global const uint *place, __global const short *
 
 // ---- keys ---------------------------------------------------------------------------------------
 
-// What a lane knows of its dimensions: pairs p and p + 1 of the head's; of pair p + m the first
-// dimension is a + m and the second b + m (halves), or a + 2 m and b + 2 m.
+// The dimensions of pair p of the head, a lane's.
 typedef struct lane_dims {
     uint p, a, b;
 } lane_dims;
 
 INLINE lane_dims dims_of(uint n_rot)
 {
-    uint lid = (uint)get_local_id(0), p = lid / 32 % (DIM / WARP_DIMS) * 16 + lid % 32 / 4 * 2;
+    uint lid = (uint)get_local_id(0), p = lid / 32 % (DIM / WARP_DIMS) * 8 + lid % 32 / 4;
     uint mid = n_rot / 2;
     lane_dims r = {p, 2 * p, 2 * p + 1};
     if (HALVES) {
@@ -146,23 +160,21 @@ INLINE lane_dims dims_of(uint n_rot)
     return r;
 }
 
-#define DIM_OF(first, m) ((first) + (HALVES ? 1u : 2u) * (m))
-
-// The basis of a lane's dimensions: of pair m, for each 32 components.
-INLINE void load_basis(__global const uint *synth, lane_dims at, uint (*s)[2 * PARTS][4])
+// The basis of a lane's dimensions, for each 32 components.
+INLINE void load_basis(__global const uint *synth, lane_dims at, uint (*s)[4])
 {
     uint i = (uint)get_local_id(0) % 4;
-    LOOP(uint m = 0; m < 2; m++) LOOP(uint k = 0; k < 2 * PARTS; k++)
+    LOOP(uint k = 0; k < 2 * PARTS; k++)
     {
         __global const uint *from = synth + (k / 2 * 16 + 4 * i + k % 2 * 2) * DIM;
-        s[m][k][0] = from[DIM_OF(at.a, m)];
-        s[m][k][1] = from[DIM_OF(at.b, m)];
-        s[m][k][2] = from[DIM + DIM_OF(at.a, m)];
-        s[m][k][3] = from[DIM + DIM_OF(at.b, m)];
+        s[k][0] = from[at.a];
+        s[k][1] = from[at.b];
+        s[k][2] = from[DIM + at.a];
+        s[k][3] = from[DIM + at.b];
     }
 }
 
-// Keys of two tokens and a pair: (first, second) from the sums' bits.
+// A key from the bits of its sums.
 INLINE float key_of(int low, int high, float step, float mean)
 {
     float h = fma(256.0f, as_float(high) - KVCL_ROUND, as_float(low) - KVCL_ROUND);
@@ -170,117 +182,135 @@ INLINE float key_of(int low, int high, float step, float mean)
 }
 
 // Keys of the tile at token t0 of a page, turned, from its coefficients.
-INLINE void make_keys(uint t0, uint n_wide, lane_dims at, uint (*s)[2 * PARTS][4],
-                      const float2 *mean, __local const float *steps, __local const uint *x,
-                      __global const float *table, uint n_rot, __local float *keys)
+INLINE void make_keys(uint t0, lane_dims at, uint (*s)[4], float2 mean, __local const float *steps,
+                      __local const uint *x, __global const float *table, uint n_rot,
+                      __local float *keys)
 {
     uint lid = (uint)get_local_id(0), lane = lid % 32, i = lane % 4;
-    _Pragma("unroll 1") for (uint nt = 0; nt < PARTS; nt++)
+    uint turned = at.p < n_rot / 2;
+    _Pragma("unroll 2") for (uint nt = 0; nt < DIM / 32; nt++)
     {
-        uint first = (lid / 32 / (DIM / WARP_DIMS) * PARTS + nt) * 8;
+        uint first = (lid / 32 / (DIM / WARP_DIMS) * (DIM / 32) + nt) * 8;
         uint row = first + lane / 4, token = first + 2 * i;
         const int start = (int)KVCL_ROUND_BITS;
-        int4 low[2] = {(int4)(start), (int4)(start)}, high[2] = {(int4)(start), (int4)(start)};
-        float4 cs[2] = {(float4)(1.0f, 0.0f, 1.0f, 0.0f), (float4)(1.0f, 0.0f, 1.0f, 0.0f)};
-        uint turned = at.p < n_rot / 2;
+        int4 low = (int4)(start), high = (int4)(start);
+        float2 cs[2] = {(float2)(1.0f, 0.0f), (float2)(1.0f, 0.0f)};
         if (turned) {
-            cs[0] = *(__global const float4 *)(table + (t0 + token) * n_rot + 2 * at.p);
-            cs[1] = *(__global const float4 *)(table + (t0 + token + 1) * n_rot + 2 * at.p);
+            cs[0] = *(__global const float2 *)(table + (t0 + token) * n_rot + 2 * at.p);
+            cs[1] = *(__global const float2 *)(table + (t0 + token + 1) * n_rot + 2 * at.p);
         }
         LOOP(uint part = 0; part < PARTS; part++)
         {
             __local const uint4 *b4 = (__local const uint4 *)(x + x_word(row, 16 * part + 4 * i));
             uint4 l4 = b4[0], h4 = b4[TILE * X_WORDS / 4];
-            LOOP(uint m = 0; m < 2; m++)
-            {
-                uint *a0 = s[m][2 * part], *a1 = s[m][2 * part + 1];
-                if (64 * part < n_wide) {
-                    low[m] = kvcl_mma_low(a0[0], a0[1], a0[2], a0[3], l4.xy, low[m]);
-                    low[m] = kvcl_mma_low(a1[0], a1[1], a1[2], a1[3], l4.zw, low[m]);
-                    high[m] = kvcl_mma(a0[0], a0[1], a0[2], a0[3], h4.xy, high[m]);
-                    high[m] = kvcl_mma(a1[0], a1[1], a1[2], a1[3], h4.zw, high[m]);
-                } else { // the low byte is all of it
-                    low[m] = kvcl_mma(a0[0], a0[1], a0[2], a0[3], l4.xy, low[m]);
-                    low[m] = kvcl_mma(a1[0], a1[1], a1[2], a1[3], l4.zw, low[m]);
-                }
-            }
+            uint *c = s[2 * part], *d = s[2 * part + 1];
+            low = kvcl_mma_low(c[0], c[1], c[2], c[3], l4.xy, low);
+            high = kvcl_mma(c[0], c[1], c[2], c[3], h4.xy, high);
+            low = kvcl_mma_low(d[0], d[1], d[2], d[3], l4.zw, low);
+            high = kvcl_mma(d[0], d[1], d[2], d[3], h4.zw, high);
         }
-        float2 step = *(__local const float2 *)(steps + token), v[2][2]; // of pair, token
-        LOOP(uint m = 0; m < 2; m++)
-        {
-            v[m][0] = (float2)(key_of(low[m].x, high[m].x, step.x, mean[m].x),
-                               key_of(low[m].z, high[m].z, step.x, mean[m].y));
-            v[m][1] = (float2)(key_of(low[m].y, high[m].y, step.y, mean[m].x),
-                               key_of(low[m].w, high[m].w, step.y, mean[m].y));
-            LOOP(uint j = 0; j < 2; j++)
-            {
-                float2 u = kvcl_turn(v[m][j], m == 0 ? cs[j].xy : cs[j].zw);
-                v[m][j] = turned ? u : v[m][j];
-            }
-        }
+        float2 step = *(__local const float2 *)(steps + token);
+        float2 v[2] = {
+            (float2)(key_of(low.x, high.x, step.x, mean.x), key_of(low.z, high.z, step.x, mean.y)),
+            (float2)(key_of(low.y, high.y, step.y, mean.x), key_of(low.w, high.w, step.y, mean.y))};
         LOOP(uint j = 0; j < 2; j++)
         {
-            __local float *to = keys + (token + j) * PITCH + at.a;
+            __local float *to = keys + (token + j) * PITCH;
+            float2 u = kvcl_turn(v[j], cs[j]);
+            u = turned ? u : v[j];
             if (HALVES) {
-                *(__local float2 *)to = (float2)(v[0][j].x, v[1][j].x);
-                *(__local float2 *)(to - at.a + at.b) = (float2)(v[0][j].y, v[1][j].y);
+                to[at.a] = u.x;
+                to[at.b] = u.y;
             } else {
-                *(__local float4 *)to = (float4)(v[0][j], v[1][j]);
+                *(__local float2 *)(to + at.a) = u;
             }
         }
     }
 }
 
-// Score of a token for a row; for two rows; for the four.  qp: the first of them.
-#define DEFINE_SCORE(name, type, zero)                                           \
-    INLINE type name(__local const float *key, __local const float *qp)          \
-    {                                                                            \
-        type sum = (type)(0.0f);                                                 \
-        _Pragma("unroll 2") for (uint d = 0; d < DIM; d += 4)                    \
-        {                                                                        \
-            float4 k = *(__local const float4 *)(key + d);                       \
-            __local const float *at = qp + ROWS * d;                             \
-            sum = fma(*(__local const type *)at, (type)(k.x), sum);              \
-            sum = fma(*(__local const type *)(at + ROWS), (type)(k.y), sum);     \
-            sum = fma(*(__local const type *)(at + 2 * ROWS), (type)(k.z), sum); \
-            sum = fma(*(__local const type *)(at + 3 * ROWS), (type)(k.w), sum); \
-        }                                                                        \
-        return sum;                                                              \
+// Score of a token for the four rows.  What a step needs is asked for a step ahead.
+INLINE float4 score_of(__local const float *key, __local const float4 *qp)
+{
+    float4 sum = (float4)(0.0f), k = *(__local const float4 *)key;
+    float4 q0 = qp[0], q1 = qp[1], q2 = qp[2], q3 = qp[3];
+#pragma unroll 2
+    for (uint d = 0; d < DIM; d += 4) {
+        uint next = d + 4 < DIM ? d + 4 : 0;
+        float4 k_next = *(__local const float4 *)(key + next);
+        float4 n0 = qp[next], n1 = qp[next + 1], n2 = qp[next + 2], n3 = qp[next + 3];
+        sum = fma(q0, (float4)(k.x), sum);
+        sum = fma(q1, (float4)(k.y), sum);
+        sum = fma(q2, (float4)(k.z), sum);
+        sum = fma(q3, (float4)(k.w), sum);
+        k = k_next;
+        q0 = n0;
+        q1 = n1;
+        q2 = n2;
+        q3 = n3;
     }
-DEFINE_SCORE(score1, float, kvcl_zero)
-DEFINE_SCORE(score2, float2, kvcl_zero2)
-DEFINE_SCORE(score4, float4, kvcl_zero4)
+    return kvcl_zero4(sum);
+}
 
 // ---- values -------------------------------------------------------------------------------------
 
+// Integer weights of pages c0 .. c1 as bytes, W = 128 high + low: of entry k and slots 4 q .. 4 q +
+// 3 of a page, four rows' high halves and four rows' low ones, at [page][k][q].
+INLINE void split_weights(place w, uint c0, uint c1, __local uint *out)
+{
+    for (uint at = (uint)get_local_id(0); at < (c1 - c0 + 1) * TOKENS; at += GROUP) {
+        uint r = at % ROWS, quad = at / ROWS % (TOKENS / 4), c = c0 + at / TOKENS;
+        uint k = quad / (SLOTS / 4), q = quad % (SLOTS / 4);
+        __local const int *from = (__local const int *)(w.s + c * TOKENS + 4 * q * FOLD + k) + r;
+        uint high[4], low[4];
+        LOOP(uint e = 0; e < 4; e++)
+        {
+            int v = from[e * FOLD * ROWS], h = (v + 64) >> 7;
+            high[e] = (uint)h;
+            low[e] = (uint)(v - 128 * h);
+        }
+        __local uint *to = out + (c * (TOKENS / 4) + quad) * 2 * ROWS + r;
+        to[0] = kvcl_bytes4(high);
+        to[ROWS] = kvcl_bytes4(low);
+    }
+    SYNC;
+}
+
 // Component i of a page's values: sums with the weights of the four rows.
 INLINE float4 page_values(__global const uint *place, __global const short *factor,
-                          __global const uint *words, __local const int4 *weights,
-                          __local const int *levels, uint i)
+                          __global const uint *words, __local const uint4 *weights,
+                          __local const uint4 *tables, uint i)
 {
     float4 all = (float4)(0.0f);
     for (uint k = 0; k < FOLD; k++) {
         uint p = place[k * DIM + i];
         __global const uint4 *from = (__global const uint4 *)(words + word_of(p));
-        int4 sum = (int4)(0);
+        uint4 table = tables[p >> 24 & 3u];
+        int4 high = (int4)(0), low = (int4)(0);
         if (p == KVCL_SPECTRAL_NONE)
             continue;
 #pragma unroll 4
-        for (uint s = 0; s < SLOTS; s += 4) {
-            uint4 w = from[s / 4];
-            sum += weights[s * FOLD + k] * level_of(p, w.x, levels);
-            sum += weights[(s + 1) * FOLD + k] * level_of(p, w.y, levels);
-            sum += weights[(s + 2) * FOLD + k] * level_of(p, w.z, levels);
-            sum += weights[(s + 3) * FOLD + k] * level_of(p, w.w, levels);
+        for (uint q = 0; q < SLOTS / 4; q++) {
+            uint level = levels4(p, table, from[q]);
+            uint4 h = weights[2 * (k * (SLOTS / 4) + q)],
+                  l = weights[2 * (k * (SLOTS / 4) + q) + 1];
+            high.x = kvcl_dot4(level, h.x, high.x);
+            high.y = kvcl_dot4(level, h.y, high.y);
+            high.z = kvcl_dot4(level, h.z, high.z);
+            high.w = kvcl_dot4(level, h.w, high.w);
+            low.x = kvcl_dot4(level, l.x, low.x);
+            low.y = kvcl_dot4(level, l.y, low.y);
+            low.z = kvcl_dot4(level, l.z, low.z);
+            low.w = kvcl_dot4(level, l.w, low.w);
         }
-        all = fma(convert_float4(sum), (float4)(factor[k * DIM + i]), all);
+        all = fma(convert_float4(128 * high + low), (float4)(factor[k * DIM + i]), all);
     }
     return all;
 }
 
 // z of the four rows to z [DIM], by the tree over pages; pairs: room.
 INLINE void make_values(place w, const kvcl_spectral_part *v, ulong page_words, uint c0, uint c1,
-                        __local const int *levels, __local float4 *pairs, __local float4 *z)
+                        __local const uint4 *weights, __local const uint4 *tables,
+                        __local float4 *pairs, __local float4 *z)
 {
     for (uint at = (uint)get_local_id(0); at < 4 * DIM; at += GROUP) {
         uint i = at % DIM, from = at / DIM;
@@ -290,7 +320,7 @@ INLINE void make_values(place w, const kvcl_spectral_part *v, ulong page_words, 
             uint c = from + 4 * j;
             if (c >= c0 && c <= c1 && i < v->head.n_comp) {
                 float4 all = page_values(v->place, v->factor, v->words + page_words * w.slots[c],
-                                         (__local const int4 *)(w.s + c * TOKENS), levels, i);
+                                         weights + c * (TOKENS / 2), tables, i);
                 float4 unit = *(__local const float4 *)&STAT(FACTOR, c, 0);
                 sum[j] = *(__local const float4 *)&STAT(INVERSE, c, 0) * (all * unit);
             }
@@ -351,6 +381,7 @@ kvcl_attn_spectral_mma(KVCL_ATTN_QUANT_PARAMS, __global const uchar *basis, ulon
     __local uint4 x4[2 * TILE * X_WORDS / 4];
     __local float4 keys4[TILE * PITCH / 4], steps4[TILE / 4];
     __local int levels[64];
+    __local uint4 tables[4];
     __local uint slots[PAGES];
     __local float *keys = (__local float *)keys4, *steps = (__local float *)steps4;
     uint lid = (uint)get_local_id(0), items = GROUP;
@@ -373,15 +404,14 @@ kvcl_attn_spectral_mma(KVCL_ATTN_QUANT_PARAMS, __global const uchar *basis, ulon
     kvcl_spectral_part k;
     kvcl_spectral_of(&k, FOLD, DIM, n_kv_heads, words_k, words_v, basis + basis_off,
                      (__global uchar *)pool + pool_off, 0, 0, b.hk);
-    make_levels(levels);
+    make_levels(levels, (__local uint *)tables);
     if (lid <= c1 - c0)
         slots[c0 + lid] = (uint)pages[pages_off + b.first + lid - begin / TOKENS];
     load_rows(w, q + q_off, q_stride, b.hk, row0, n * G, G, DIM, scale, items);
-    uint s[2][2 * PARTS][4];
+    uint s[2 * PARTS][4];
     lane_dims at = dims_of(n_rot);
     load_basis((__global const uint *)k.synth, at, s);
-    float2 k_mean[2] = {(float2)(mean[at.a], mean[at.b]),
-                        (float2)(mean[DIM_OF(at.a, 1)], mean[DIM_OF(at.b, 1)])};
+    float2 k_mean = (float2)(mean[at.a], mean[at.b]);
     uint n_tiles = (c1 - c0 + 1) * (TOKENS / TILE);
     SYNC;
     prefetch(pool + pool_off, basis + basis_off, page_words, words_k, words_v, n_kv_heads, b,
@@ -390,7 +420,7 @@ kvcl_attn_spectral_mma(KVCL_ATTN_QUANT_PARAMS, __global const uchar *basis, ulon
         uint c = c0 + tile / (TOKENS / TILE), t0 = tile % (TOKENS / TILE) * TILE;
         if (tile < n_tiles) {
             ulong page = page_words * slots[c];
-            make_coefficients(k.place, k.factor, k.words + page, t0 / FOLD, levels,
+            make_coefficients(k.place, k.factor, k.words + page, t0 / FOLD, levels, tables,
                               (__local uint *)x4);
             if (lid < TILE)
                 steps[lid] = k.head.quantum * vload_half((t0 + lid) / FOLD, k.norms + 2 * page);
@@ -399,27 +429,14 @@ kvcl_attn_spectral_mma(KVCL_ATTN_QUANT_PARAMS, __global const uchar *basis, ulon
                 turn_rows(w, b.first + c - c0, DIM, table, n_rot, pairing, items);
             }
         }
-        uint part = lid / 32 - tile * SCORE_WARPS & 7u;
-        if (tile > 0 && part < SCORE_WARPS) {
+        if (tile > 0 && lid / 32 == tile % 8) {
             uint was = tile - 1, page = c0 + was / (TOKENS / TILE);
             uint token = was % (TOKENS / TILE) * TILE + lid % 32;
-            __local const float *row =
-                (__local const float *)(qp + page % 2 * DIM) + part * (4 / SCORE_WARPS);
-            __local float *to =
-                (__local float *)(scores + page * TOKENS + token) + part * (4 / SCORE_WARPS);
-#if SCORE_WARPS == 1
-            *(__local float4 *)to = kvcl_zero4(score4(keys + lid % 32 * PITCH, row));
-#elif SCORE_WARPS == 2
-            float2 sum = score2(keys + lid % 32 * PITCH, row);
-            *(__local float2 *)to = (float2)(kvcl_zero(sum.x), kvcl_zero(sum.y));
-#else
-            *to = kvcl_zero(score1(keys + lid % 32 * PITCH, row));
-#endif
+            scores[page * TOKENS + token] = score_of(keys + lid % 32 * PITCH, qp + page % 2 * DIM);
         }
         SYNC;
         if (tile < n_tiles)
-            make_keys(t0, k.head.n_wide, at, s, k_mean, steps, (__local const uint *)x4, table,
-                      n_rot, keys);
+            make_keys(t0, at, s, k_mean, steps, (__local const uint *)x4, table, n_rot, keys);
         SYNC;
     }
     kvcl_spectral_part v;
@@ -428,7 +445,9 @@ kvcl_attn_spectral_mma(KVCL_ATTN_QUANT_PARAMS, __global const uchar *basis, ulon
     weights(w, b, c0, c1, row0, G, n, pos0, begin, end, items);
     fold_weights(w, v.norms, page_words, c0, c1, v.head.quantum * 0.0078125f, items); // 2^-7
     block_stats(w, c0, c1, items);
-    make_values(w, &v, page_words, c0, c1, levels, keys4, qs4);
+    __local uint4 *weights4 = (__local uint4 *)(keys4 + 4 * DIM);
+    split_weights(w, c0, c1, (__local uint *)weights4);
+    make_values(w, &v, page_words, c0, c1, weights4, tables, keys4, qs4);
     for (uint i = lid; i < ROWS / 2 * DIM; i += GROUP) {
         uint pair = i / DIM, d = i % DIM;
         float2 sum = output2((__global const uint *)v.synth, v.head.n_comp,

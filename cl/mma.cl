@@ -35,6 +35,20 @@ INLINE uint kvcl_pick(uint a, uint b, uint which)
     return r;
 }
 
+// Low bytes of four words.
+INLINE uint kvcl_bytes4(const uint *v)
+{
+    return kvcl_pick(kvcl_pick(v[0], v[1], 0x0040), kvcl_pick(v[2], v[3], 0x0040), 0x5410);
+}
+
+// c + the sum of products of four int8.
+INLINE int kvcl_dot4(uint a, uint b, int c)
+{
+    int d;
+    __asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
+
 // c + a b of int8; kvcl_mma_low: b of unsigned bytes.
 #define KVCL_DEFINE_MMA(name, type_b)                                                       \
     INLINE int4 name(uint a0, uint a1, uint a2, uint a3, uint2 b, int4 c)                   \
