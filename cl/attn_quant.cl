@@ -233,8 +233,8 @@ static float2 values2(place w, const kvcl_head *at, uint c0, uint c1, uint d, ui
                        (BITS_V == 8 ? kvcl_quant_value(8, code) : w.level[16 + code]);
             }
         }
-        z0[c] = STAT(INVERSE, c, r) * ((float)sum.x * STAT(UNIT, c, r));
-        z1[c] = STAT(INVERSE, c, r + 1) * ((float)sum.y * STAT(UNIT, c, r + 1));
+        z0[c] = STAT(INVERSE, c, r) * ((float)sum.x * STAT(FACTOR, c, r));
+        z1[c] = STAT(INVERSE, c, r + 1) * ((float)sum.y * STAT(FACTOR, c, r + 1));
     }
     return (float2)(kvcl_tree8(vload8(0, z0)), kvcl_tree8(vload8(0, z1)));
 }

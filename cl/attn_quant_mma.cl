@@ -41,7 +41,7 @@ INLINE float2 integers_of(uint r, const float *g, const float *qs, const float *
 {
     uint lane = (uint)get_local_id(0) % 32;
     float even = 0.0f, odd = 0.0f, amax = 0.0f;
-    EACH(uint k = 0; k < PARTS; k++)
+    LOOP(uint k = 0; k < PARTS; k++)
     {
         if (k % 2 == 0)
             even = fma(qs[k], mean[k], even);
@@ -50,10 +50,10 @@ INLINE float2 integers_of(uint r, const float *g, const float *qs, const float *
         amax = fmax(amax, fabs(g[k]));
     }
     float sum = even + odd;
-    EACH(uint h = 16; h > 0; h /= 2) sum = sum + kvcl_from_lane(sum, h);
+    LOOP(uint h = 16; h > 0; h /= 2) sum = sum + kvcl_from_lane(sum, h);
     amax = kvcl_warp_max(amax);
     float inv = kvcl_q15_inv(amax);
-    EACH(uint k = 0; k < PARTS; k++)
+    LOOP(uint k = 0; k < PARTS; k++)
     kvcl_store_integer(g[k] * inv, block + kvcl_integer_at(BITS_K, DIM, r, lane + 32 * k));
     return (float2)(kvcl_q15_quantum(amax), kvcl_zero(sum));
 }
@@ -95,12 +95,12 @@ INLINE void scores_of(kvcl_head at, const uint4 (*raw)[K_WORDS], __local const u
     float up = kvcl_head_up(kvcl_head_log2(DIM));
     uint2 x[TILES * K_STEPS];
     load_integers_k(integers, x);
-    EACH(uint j = 0; j < 2; j++)
+    LOOP(uint j = 0; j < 2; j++)
     {
         int4 sum[TILES];
         sum_words_k(raw[j], x, sum);
         float4 step = vloada_half4(8 * j + lane / 4, at.k_scales);
-        EACH(uint i = 0; i < TILES; i++)
+        LOOP(uint i = 0; i < TILES; i++)
         {
             float2 stat = stats[4 * i + lane % 4];
             float4 v = convert_float4(sum[i]), beta = (float4)(stat.y);
@@ -125,7 +125,7 @@ INLINE float2 weights_of(uint i, float4 s0, float4 s1, int2 seen, __global const
     uint lane = (uint)get_local_id(0) % 32, r = 4 * i + lane % 4;
     float4 s[2] = {s0, s1}, w[2];
     float m = -INFINITY, amax = 0.0f;
-    EACH(uint j = 0; j < 2; j++)
+    LOOP(uint j = 0; j < 2; j++)
     {
         int t = (int)(32 * j + lane / 4 * 4);
         if (seen.x > 0 || seen.y < TOKENS)
@@ -134,7 +134,7 @@ INLINE float2 weights_of(uint i, float4 s0, float4 s1, int2 seen, __global const
         m = fmax(m, kvcl_largest4(s[j]));
     }
     m = kvcl_rows_max(m);
-    EACH(uint j = 0; j < 2; j++)
+    LOOP(uint j = 0; j < 2; j++)
     {
         float4 e = s[j] - m; // not a number when the row sees nothing
         if (seen.x < seen.y)
@@ -147,7 +147,7 @@ INLINE float2 weights_of(uint i, float4 s0, float4 s1, int2 seen, __global const
     }
     amax = kvcl_rows_max(amax);
     float inv = kvcl_q15_inv(amax);
-    EACH(uint j = 0; j < 2; j++)
+    LOOP(uint j = 0; j < 2; j++)
     {
         uint t = 32 * j + lane / 4 * 4;
         kvcl_store_integer(w[j].x * inv, block + kvcl_integer_at(BITS_V, TOKENS, r, t));
@@ -167,17 +167,17 @@ INLINE float2 weights_of(uint i, float4 s0, float4 s1, int2 seen, __global const
 #if BITS_K < 4
 #define HALVES_LOOP _Pragma("unroll 1") for
 #else
-#define HALVES_LOOP EACH
+#define HALVES_LOOP LOOP
 #endif
 #define CS_PITCH 33 // angles from one pair to the next: neighbours on other banks
 
 // A token's levels, of dimensions d and d + MID in x[d]: their sum with the second times 65536.
 INLINE void unpack_token(__global const uint *words, int *x)
 {
-    EACH(uint u = 0; u < MID / UNIT(BITS_K); u++)
+    LOOP(uint u = 0; u < MID / UNIT(BITS_K); u++)
     {
         uint level[2][4], minus[2][2];
-        EACH(uint i = 0; i < 2; i++)
+        LOOP(uint i = 0; i < 2; i++)
         {
             uint at = u + i * (MID / UNIT(BITS_K)), odd = at % 2;
             uint low, high = 0;
@@ -191,7 +191,7 @@ INLINE void unpack_token(__global const uint *words, int *x)
             }
             kvcl_unpack(BITS_K, low, high, odd, level[i], minus[i]);
         }
-        EACH(uint e = 0; e < UNIT(BITS_K); e++)
+        LOOP(uint e = 0; e < UNIT(BITS_K); e++)
         {
             uint slot = kvcl_slot_of(BITS_K, e), b = slot % 4;
             // the two levels as 16 bits each (a nibble above 7 picks a sign)
@@ -210,15 +210,15 @@ INLINE float4 score_turned(int *x, float step, __local const float *mean, __loca
                            __local const float2 *cs)
 {
     float4 sum = (float4)(0.0f);
-    EACH(uint h = 1; h < MID; h *= 2) EACH(uint d = 0; d < MID; d++)
+    LOOP(uint h = 1; h < MID; h *= 2) LOOP(uint d = 0; d < MID; d++)
     {
         if ((d & h) == 0)
             KVCL_BUTTERFLY(int, x[d], x[d + h])
     }
-    EACH(uint d = 0; d < MID; d += 2)
+    LOOP(uint d = 0; d < MID; d += 2)
     {
         float k[4];                  // of dimensions d, d + 1, and MID on
-        EACH(uint e = 0; e < 2; e++) // the last stage
+        LOOP(uint e = 0; e < 2; e++) // the last stage
         {
             int low = (int)(short)x[d + e], high = (x[d + e] - low) >> 16;
             k[e] = fma(step, (float)(low + high), mean[d + e]);
@@ -226,7 +226,7 @@ INLINE float4 score_turned(int *x, float step, __local const float *mean, __loca
         }
         if (PAIRING) {
             uint halves = PAIRING == KVCL_ROPE_HALVES, partner = halves ? 2 : 1;
-            EACH(uint e = 0; e < 2; e++)
+            LOOP(uint e = 0; e < 2; e++)
             {
                 uint a = halves ? e : 2 * e, pair = halves ? d + e : (d + e * MID) / 2;
                 float2 v = kvcl_turn((float2)(k[a], k[a + partner]), cs[CS_PITCH * pair]);
@@ -239,7 +239,7 @@ INLINE float4 score_turned(int *x, float step, __local const float *mean, __loca
         sum = fma(qp[d], (float4)(k[0]), sum);
         sum = fma(qp[d + 1], (float4)(k[1]), sum);
     }
-    EACH(uint d = 0; d < MID; d++) sum = fma(qp[d + MID], (float4)(as_float(x[d])), sum);
+    LOOP(uint d = 0; d < MID; d++) sum = fma(qp[d + MID], (float4)(as_float(x[d])), sum);
     return kvcl_zero4(sum);
 }
 
@@ -256,7 +256,7 @@ INLINE void page_scores(uint active, uint page, kvcl_head at, __global const flo
         float2 angle = (float2)(1.0f, 0.0f), v[4];
         if (PAIRING)
             angle = vload2(i, table + (ulong)page * TOKENS * DIM);
-        EACH(uint r = 0; r < 4; r++)
+        LOOP(uint r = 0; r < 4; r++)
         {
             v[r] = (float2)(qs[r * DIM + a], qs[r * DIM + b]);
             if (PAIRING)
@@ -283,7 +283,7 @@ INLINE void page_scores(uint active, uint page, kvcl_head at, __global const flo
         }
     }
     kvcl_sync_warp();
-    EACH(uint j = 0; j < 2; j++)
+    LOOP(uint j = 0; j < 2; j++)
     {
         scratch[32 * j + lane] = score[j].x;
         scratch[PITCH + 32 * j + lane] = score[j].y;
@@ -291,7 +291,7 @@ INLINE void page_scores(uint active, uint page, kvcl_head at, __global const flo
         scratch[3 * PITCH + 32 * j + lane] = score[j].w;
     }
     kvcl_sync_warp();
-    EACH(uint j = 0; j < 2; j++)
+    LOOP(uint j = 0; j < 2; j++)
     s[j] = *(__local float4 *)(scratch + lane % 4 * PITCH + 32 * j + lane / 4 * 4);
     kvcl_sync_warp();
 }
@@ -306,19 +306,19 @@ INLINE void finish(uint r, row x, uint c0, uint c1, __local const float *z, __lo
 {
     uint lane = (uint)get_local_id(0) % 32, c = lane % PAGES, there = c >= c0 && c <= c1;
     float v[PARTS], m_page = there ? m[c * ROWS + r] : -INFINITY, m_all = m_page;
-    EACH(uint h = 1; h < PAGES; h *= 2) m_all = fmax(m_all, kvcl_from_lane(m_all, h));
+    LOOP(uint h = 1; h < PAGES; h *= 2) m_all = fmax(m_all, kvcl_from_lane(m_all, h));
     float sum = m_page > -INFINITY ? kvcl_exp(m_page - m_all) * l[c * ROWS + r] : 0.0f;
-    EACH(uint h = PAGES / 2; h > 0; h /= 2) sum = sum + kvcl_from_lane(sum, h);
+    LOOP(uint h = PAGES / 2; h > 0; h /= 2) sum = sum + kvcl_from_lane(sum, h);
     sum = kvcl_zero(sum);
     z += r * Z_PITCH + lane;
 #define Z(c) ((c) >= c0 && (c) <= c1 ? z[(c)*SCRATCH + 32 * k] : 0.0f)
-    EACH(uint k = 0; k < PARTS; k++)
+    LOOP(uint k = 0; k < PARTS; k++)
     v[k] = ((Z(0) + Z(4)) + (Z(2) + Z(6))) + ((Z(1) + Z(5)) + (Z(3) + Z(7)));
 #undef Z
     fwht_warp(v);
     if (!x.valid || m_all == -INFINITY)
         return;
-    EACH(uint k = 0; k < PARTS; k++)
+    LOOP(uint k = 0; k < PARTS; k++)
     o[32 * k + lane] = kvcl_zero(fma(sum, v_mean[32 * k + lane], v[k]));
     if (lane == 0)
         vstore2((float2)(m_all, sum), 0, ml);
@@ -330,10 +330,10 @@ INLINE void prepare_rows(uint r, row x, __global const float *q, float scale,
 {
     uint lane = (uint)get_local_id(0) % 32;
     float v[PARTS];
-    EACH(uint k = 0; k < PARTS; k++) v[k] = q[32 * k + lane] * scale;
+    LOOP(uint k = 0; k < PARTS; k++) v[k] = q[32 * k + lane] * scale;
 #if FORM == POST
     float g[PARTS], mu[PARTS];
-    EACH(uint k = 0; k < PARTS; k++)
+    LOOP(uint k = 0; k < PARTS; k++)
     {
         g[k] = v[k];
         mu[k] = mean[32 * k + lane];
@@ -343,7 +343,7 @@ INLINE void prepare_rows(uint r, row x, __global const float *q, float scale,
     if (lane == 0)
         stats[r] = stat;
 #else
-    EACH(uint k = 0; k < PARTS; k++)
+    LOOP(uint k = 0; k < PARTS; k++)
     {
         qs[r * DIM + 32 * k + lane] = v[k];
         if (FORM == PRE)
@@ -359,13 +359,13 @@ INLINE void page_integers(kvcl_head at, __local const float *qs, __local uint *b
     uint lane = (uint)get_local_id(0) % 32;
     float step[PARTS], mu[PARTS], v[PARTS], g[PARTS];
     kvcl_sync_warp();
-    EACH(uint k = 0; k < PARTS; k++)
+    LOOP(uint k = 0; k < PARTS; k++)
     {
         step[k] = vload_half(32 * k + lane, at.k_scales);
         mu[k] = vload_half(DIM + 32 * k + lane, at.k_scales);
     }
     for (uint r = 0; r < ROWS; r++) {
-        EACH(uint k = 0; k < PARTS; k++)
+        LOOP(uint k = 0; k < PARTS; k++)
         {
             v[k] = qs[r * DIM + 32 * k + lane];
             g[k] = v[k] * step[k];
@@ -391,7 +391,7 @@ INLINE void page_partial(kvcl_head at, float4 (*s)[2], const int2 *seen, __local
     if (PARTS > 1)
         load_words_v(at.v, 32, raw[1]);
     kvcl_sync_warp();
-    EACH(uint i = 0; i < TILES; i++)
+    LOOP(uint i = 0; i < TILES; i++)
     {
         float2 stat =
             weights_of(i, s[i][0], s[i][1], seen[i], at.v_scales, scratch, (__local char *)block);
@@ -400,20 +400,20 @@ INLINE void page_partial(kvcl_head at, float4 (*s)[2], const int2 *seen, __local
             m[4 * i + lane] = stat.x;
     }
     kvcl_sync_warp();
-    EACH(uint i = 0; i < TILES; i++)
+    LOOP(uint i = 0; i < TILES; i++)
     {
         float sum = kvcl_weight_sum(scratch + 4 * i * PITCH, PITCH);
         if (lane % 8 == 0)
             l[4 * i + lane / 8] = sum;
     }
     load_integers_v(block, x);
-    EACH(uint k = 0; k < PARTS; k++)
+    LOOP(uint k = 0; k < PARTS; k++)
     {
         int4 sum[TILES];
         sum_words_v(raw[k % 2], x, sum);
         if (k + 2 < PARTS)
             load_words_v(at.v, 32 * (k + 2), raw[k % 2]);
-        EACH(uint i = 0; i < TILES; i++) z[i][k] = convert_float4(sum[i]) * unit[i];
+        LOOP(uint i = 0; i < TILES; i++) z[i][k] = convert_float4(sum[i]) * unit[i];
     }
 }
 
@@ -422,13 +422,13 @@ INLINE void store_page(uint c, uint c0, uint c1, __local const float *m, float4 
                        __local float *scratch)
 {
     uint lane = (uint)get_local_id(0) % 32;
-    EACH(uint i = 0; i < TILES; i++)
+    LOOP(uint i = 0; i < TILES; i++)
     {
         uint r = 4 * i + lane % 4, e = lane / 4; // of a row's eight lanes each looks at a page
         float m_page = m[c * ROWS + r];
         float m_all = kvcl_rows_max(e >= c0 && e <= c1 ? m[e * ROWS + r] : -INFINITY);
         float w = m_page > -INFINITY ? kvcl_exp(m_page - m_all) : 0.0f;
-        EACH(uint k = 0; k < PARTS; k++) *
+        LOOP(uint k = 0; k < PARTS; k++) *
             (__local float4 *)(scratch + r * Z_PITCH + 32 * k + lane / 4 * 4) = w * z[i][k];
     }
 }
@@ -473,7 +473,7 @@ kvcl_attn_quant_mma(KVCL_ATTN_QUANT_PARAMS)
 #endif
     if (active) {
         int2 seen[TILES];
-        EACH(uint i = 0; i < TILES; i++)
+        LOOP(uint i = 0; i < TILES; i++)
         seen[i] = row_sees(4 * i + lane % 4, page, n, G, pos0, begin, end);
 #if FORM == POST
         scores_of(at, raw, (__local const uint *)rows, stats, s);

@@ -21,14 +21,15 @@ typedef struct place {
     __local int *level;    // [16]: of the two kinds of codes
     __local float4 *qp;    // PRE: [D], the rows turned back by the page
     __local short *keys;   // PRE: [D][16 or 32 tokens], transforms of levels
+    __local uint *slots;   // spectral pages: [page], places in the pool
 } place;
 
 #define BETA 0    // CHANNEL, POST: sum of query times mean
 #define QUANTUM 1 // of the queries' integers
 #define INVERSE 2
 #define M 3
-#define SUM 4  // l
-#define UNIT 5 // quantum * up of the weights' integers
+#define SUM 4    // l
+#define FACTOR 5 // quantum * up of the weights' integers
 #define STAT(what, c, r) w.stat[((what)*PAGES + (c)) * ROWS + (r)]
 
 #define LANES_MAX(p)                                       \
@@ -86,7 +87,7 @@ static void weights_to_integers(place w, uint c0, uint c1, float up, uint items)
     {
         float a = LANES_MAX(w.red + i * L);
         STAT(INVERSE, c0, i) = kvcl_q15_inv(a);
-        STAT(UNIT, c0, i) = kvcl_q15_quantum(a) * up;
+        STAT(FACTOR, c0, i) = kvcl_q15_quantum(a) * up;
     }
     SYNC;
     EACH(i, (c1 - c0 + 1) * TOKENS * ROWS)

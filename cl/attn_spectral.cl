@@ -1,6 +1,6 @@
 // attn_spectral.cl - attention by block partials over spectral pages.  Twin: cpu/attn_spectral.c;
 // what it shares with quant pages: cl/attn_rows.cl; parts of a basis and of a page:
-// cl/spectral_pages.cl
+// cl/spectral_pages.cl; NVIDIA's tensor cores: cl/attn_spectral_mma.cl
 //
 // KVCL_SPEC: tokens of a slot.  Assumes (checked by the host half): head_dim D a multiple of 32, at
 // most 256.
@@ -11,8 +11,6 @@
 // of rows; output.
 //   local memory: `mem`, laid out as in kvcl_attn_spectral; its size in cl_attn_spectral.c
 
-#define FOLD KVCL_SPEC
-#define SLOTS (TOKENS / FOLD)
 #define LOG_TILE (D > 128 ? 3u : 4u) // tokens whose keys are in local memory together
 #define TILE (1u << LOG_TILE)
 
@@ -72,39 +70,6 @@ static void scores_page(place w, const kvcl_spectral_part *p, __local short *x, 
     }
 }
 
-// Weights of pages c0 .. c1 folded, times the norms of their values, to integers in place.
-static void fold_weights(place w, __global const half *const *norms, uint c0, uint c1, float up,
-                         uint items)
-{
-    __local float *s = (__local float *)w.s;
-    uint n_rows = (c1 - c0 + 1) * ROWS; // (page, row)
-    EACH(i, n_rows * SLOTS)
-    {
-        uint c = c0 + i / SLOTS / ROWS, r = i / SLOTS % ROWS, slot = i % SLOTS;
-        __local float *at = s + (c * TOKENS + slot * FOLD) * ROWS + r;
-        float f[FOLD], norm = vload_half(slot, norms[c]);
-        for (uint j = 0; j < FOLD; j++)
-            f[j] = at[j * ROWS];
-        for (uint h = 1; h < FOLD; h *= 2)
-            for (uint j = 0; j < FOLD; j++)
-                if ((j & h) == 0)
-                    KVCL_BUTTERFLY(float, f[j], f[j + h])
-        for (uint j = 0; j < FOLD; j++)
-            at[j * ROWS] = f[j] * norm;
-    }
-    SYNC;
-    EACH(i, n_rows * L)
-    {
-        uint c = c0 + i / L / ROWS, r = i / L % ROWS;
-        float a = 0.0f;
-        for (uint t = i % L; t < TOKENS; t += L)
-            a = fmax(a, fabs(s[(c * TOKENS + t) * ROWS + r]));
-        w.red[i] = a;
-    }
-    SYNC;
-    weights_to_integers(w, c0, c1, up, items);
-}
-
 // z[i] of rows r and r + 1: tree over the block's pages of weighted sums.
 static float2 values2(place w, const kvcl_spectral_part *p, __global const uint *const *words,
                       uint c0, uint c1, uint i, uint r)
@@ -128,8 +93,8 @@ static float2 values2(place w, const kvcl_spectral_part *p, __global const uint 
                        kvcl_quant_value(bits, at[slot] >> shift & mask);
             all = fma(convert_float2(sum), (float2)(p->factor[k * p->D + i]), all);
         }
-        z0[c] = STAT(INVERSE, c, r) * (all.x * STAT(UNIT, c, r));
-        z1[c] = STAT(INVERSE, c, r + 1) * (all.y * STAT(UNIT, c, r + 1));
+        z0[c] = STAT(INVERSE, c, r) * (all.x * STAT(FACTOR, c, r));
+        z1[c] = STAT(INVERSE, c, r + 1) * (all.y * STAT(FACTOR, c, r + 1));
     }
     return (float2)(kvcl_tree8(vload8(0, z0)), kvcl_tree8(vload8(0, z1)));
 }
@@ -169,13 +134,15 @@ __kernel void kvcl_attn_spectral(KVCL_ATTN_QUANT_PARAMS, __global const uchar *b
     w.qp = (__local float4 *)(w.stat + 6 * PAGES * ROWS);
     __local float *keys = (__local float *)(w.qp + D);
     __local short *x = (__local short *)(keys + D * TILE);
+    ulong page_words = (ulong)(words_k + words_v + n_kv_heads) * SLOTS;
+    w.slots = (__local uint *)(x + D * TILE);
     load_rows(w, q + q_off, q_stride, b.hk, row0, n * G, G, D, scale, items);
     __global const uint *words[PAGES];
-    __global const half *norms[PAGES];
     kvcl_spectral_part v;
+    EACH(c, n_pages) { w.slots[c0 + c] = (uint)pages[pages_off + b.first + c - begin / TOKENS]; }
     SYNC;
     for (uint c = c0; c <= c1; c++) {
-        ulong slot = (ulong)pages[pages_off + b.first + c - c0 - begin / TOKENS];
+        ulong slot = w.slots[c];
         kvcl_spectral_part k;
         kvcl_spectral_of(&k, FOLD, D, n_kv_heads, words_k, words_v, basis + basis_off,
                          (__global uchar *)pool + pool_off, slot, 0, b.hk);
@@ -184,10 +151,10 @@ __kernel void kvcl_attn_spectral(KVCL_ATTN_QUANT_PARAMS, __global const uchar *b
         kvcl_spectral_of(&v, FOLD, D, n_kv_heads, words_k, words_v, basis + basis_off,
                          (__global uchar *)pool + pool_off, slot, 1, b.hk);
         words[c] = v.words;
-        norms[c] = v.norms;
     }
     weights(w, b, c0, c1, row0, G, n, pos0, begin, end, items);
-    fold_weights(w, norms, c0, c1, v.head.quantum * 0.0078125f, items); // 2^-7
+    fold_weights(w, v.norms - 2 * page_words * w.slots[c1], page_words, c0, c1,
+                 v.head.quantum * 0.0078125f, items); // 2^-7
     block_stats(w, c0, c1, items);
     EACH(i, ROWS / 2 * v.head.n_comp)
     {

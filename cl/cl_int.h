@@ -39,6 +39,7 @@
     X(spectral_vec)      \
     X(attn_spectral)     \
     X(attn_spectral_vec) \
+    X(attn_spectral_mma) \
     X(rans)              \
     X(svd)
 

@@ -12,7 +12,7 @@
 // Everything becomes one function before any loop is looked at: only then are the loops' ends
 // constants and the arrays registers.
 #define INLINE static __attribute__((always_inline))
-#define EACH _Pragma("unroll") for
+#define LOOP _Pragma("unroll") for
 
 // ---- warps --------------------------------------------------------------------------------------
 
@@ -35,20 +35,38 @@ INLINE uint kvcl_pick(uint a, uint b, uint which)
     return r;
 }
 
-INLINE int4 kvcl_mma(uint a0, uint a1, uint a2, uint a3, uint2 b, int4 c)
+// Low bytes of four words.
+INLINE uint kvcl_bytes4(const uint *v)
 {
-    int4 d;
-    __asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-          "{%8, %9}, {%10, %11, %12, %13};"
-          : "=r"(d.x), "=r"(d.y), "=r"(d.z), "=r"(d.w)
-          : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b.x), "r"(b.y), "r"(c.x), "r"(c.y), "r"(c.z),
-            "r"(c.w));
+    return kvcl_pick(kvcl_pick(v[0], v[1], 0x0040), kvcl_pick(v[2], v[3], 0x0040), 0x5410);
+}
+
+// c + the sum of products of four int8.
+INLINE int kvcl_dot4(uint a, uint b, int c)
+{
+    int d;
+    __asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
     return d;
 }
 
+// c + a b of int8; kvcl_mma_low: b of unsigned bytes.
+#define KVCL_DEFINE_MMA(name, type_b)                                                       \
+    INLINE int4 name(uint a0, uint a1, uint a2, uint a3, uint2 b, int4 c)                   \
+    {                                                                                       \
+        int4 d;                                                                             \
+        __asm("mma.sync.aligned.m16n8k32.row.col.s32.s8." type_b ".s32 {%0, %1, %2, %3}, "  \
+              "{%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"                           \
+              : "=r"(d.x), "=r"(d.y), "=r"(d.z), "=r"(d.w)                                  \
+              : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b.x), "r"(b.y), "r"(c.x), "r"(c.y), \
+                "r"(c.z), "r"(c.w));                                                        \
+        return d;                                                                           \
+    }
+KVCL_DEFINE_MMA(kvcl_mma, "s8")
+KVCL_DEFINE_MMA(kvcl_mma_low, "u8")
+
 INLINE float kvcl_warp_max(float v)
 {
-    EACH(uint h = 1; h < 32; h *= 2) v = fmax(v, kvcl_from_lane(v, h));
+    LOOP(uint h = 1; h < 32; h *= 2) v = fmax(v, kvcl_from_lane(v, h));
     return v;
 }
 
@@ -107,10 +125,10 @@ INLINE void kvcl_unpack(uint bits, uint low, uint high, uint odd, uint *level, u
         level[1] = high;
     } else if (bits == 1) {
         low >>= 4 * odd;
-        EACH(uint i = 0; i < 4; i++) level[i] = ((low >> i & 0x01010101u) * 254u) ^ 0x81818181u;
+        LOOP(uint i = 0; i < 4; i++) level[i] = ((low >> i & 0x01010101u) * 254u) ^ 0x81818181u;
     } else if (bits == 4) {
         uint flipped = low ^ 0x88888888u;
-        EACH(uint i = 0; i < 2; i++)
+        LOOP(uint i = 0; i < 2; i++)
         {
             minus[i] = kvcl_pick(kvcl_levels4(4, 0, -1), kvcl_levels4(4, 4, -1), low >> 16 * i);
             level[i] = kvcl_pick(kvcl_levels4(4, 8, 1), kvcl_levels4(4, 12, 1), flipped >> 16 * i);
@@ -118,7 +136,7 @@ INLINE void kvcl_unpack(uint bits, uint low, uint high, uint odd, uint *level, u
     } else {
         uint index[2];
         kvcl_indices(bits, low, high, odd, index);
-        EACH(uint i = 0; i < 4; i++)
+        LOOP(uint i = 0; i < 4; i++)
         level[i] = kvcl_pick(kvcl_levels4(bits, 0, 0), kvcl_levels4(bits, 4, 0),
                              index[i / 2] >> 16 * (i % 2));
     }
@@ -139,7 +157,7 @@ INLINE void kvcl_unpack(uint bits, uint low, uint high, uint odd, uint *level, u
             (__global const uint4 *)(words + (low * ACROSS + j + lane / 4 * 4));                   \
         __global const uint4 *second =                                                             \
             (__global const uint4 *)(words + (high * ACROSS + j + lane / 4 * 4));                  \
-        EACH(uint quad = 0; quad < QUADS(BITS, ALONG); quad++)                                     \
+        LOOP(uint quad = 0; quad < QUADS(BITS, ALONG); quad++)                                     \
         {                                                                                          \
             raw[quad * WORDS(BITS)] = first[quad *                                                 \
                                             (BITS == 8   ? 8                                       \
@@ -154,8 +172,8 @@ INLINE void kvcl_unpack(uint bits, uint low, uint high, uint odd, uint *level, u
     {                                                                                              \
         uint odd = (uint)get_local_id(0) % 2;                                                      \
         int4 acc[2 * TILES], acc_minus[2 * TILES];                                                 \
-        EACH(uint i = 0; i < 2 * TILES; i++) acc[i] = acc_minus[i] = (int4)(0);                    \
-        EACH(uint quad = 0; quad < QUADS(BITS, ALONG); quad++)                                     \
+        LOOP(uint i = 0; i < 2 * TILES; i++) acc[i] = acc_minus[i] = (int4)(0);                    \
+        LOOP(uint quad = 0; quad < QUADS(BITS, ALONG); quad++)                                     \
         {                                                                                          \
             uint level[4][4], minus[4][2];                                                         \
             uint4 low = raw[quad * WORDS(BITS)], high = raw[quad * WORDS(BITS) + WORDS(BITS) - 1]; \
@@ -163,10 +181,10 @@ INLINE void kvcl_unpack(uint bits, uint low, uint high, uint odd, uint *level, u
             kvcl_unpack(BITS, low.y, high.y, odd, level[1], minus[1]);                             \
             kvcl_unpack(BITS, low.z, high.z, odd, level[2], minus[2]);                             \
             kvcl_unpack(BITS, low.w, high.w, odd, level[3], minus[3]);                             \
-            EACH(uint i = 0; i < 2 * TILES; i++)                                                   \
+            LOOP(uint i = 0; i < 2 * TILES; i++)                                                   \
             {                                                                                      \
                 uint m = i % 2 * 2;                                                                \
-                EACH(uint s = 0; s < UNIT(BITS) / 8; s++)                                          \
+                LOOP(uint s = 0; s < UNIT(BITS) / 8; s++)                                          \
                 {                                                                                  \
                     uint2 b = x[i / 2 * STEPS(BITS, ALONG) + quad * (UNIT(BITS) / 8) + s];         \
                     acc[i] = kvcl_mma(level[m][2 * s], level[m + 1][2 * s], level[m][2 * s + 1],   \
@@ -177,7 +195,7 @@ INLINE void kvcl_unpack(uint bits, uint low, uint high, uint odd, uint *level, u
                 }                                                                                  \
             }                                                                                      \
         }                                                                                          \
-        EACH(uint i = 0; i < TILES; i++)                                                           \
+        LOOP(uint i = 0; i < TILES; i++)                                                           \
         {                                                                                          \
             int4 a = acc[2 * i] - acc_minus[2 * i], b = acc[2 * i + 1] - acc_minus[2 * i + 1];     \
             sum[i] = (int4)(128 * a.x + a.y, 128 * a.z + a.w, 128 * b.x + b.y, 128 * b.z + b.w);   \
@@ -186,7 +204,7 @@ INLINE void kvcl_unpack(uint bits, uint low, uint high, uint odd, uint *level, u
     INLINE void load_integers_##kind(__local const uint *block, uint2 *x)                          \
     {                                                                                              \
         block += (uint)get_local_id(0) % 32;                                                       \
-        EACH(uint i = 0; i < TILES * STEPS(BITS, ALONG); i++)                                      \
+        LOOP(uint i = 0; i < TILES * STEPS(BITS, ALONG); i++)                                      \
         x[i] = (uint2)(block[64 * i], block[64 * i + 32]);                                         \
     }
 // ---- integers of queries and weights ------------------------------------------------------------
@@ -213,12 +231,12 @@ INLINE void kvcl_store_integer(float v, __local char *to)
     INLINE void fwht_warp(float *v)                                                         \
     {                                                                                       \
         uint lane = (uint)get_local_id(0) % 32;                                             \
-        EACH(uint k = 0; k < DIM / 32; k++) EACH(uint h = 1; h < 32; h *= 2)                \
+        LOOP(uint k = 0; k < DIM / 32; k++) LOOP(uint h = 1; h < 32; h *= 2)                \
         {                                                                                   \
             float u = kvcl_from_lane(v[k], h);                                              \
             v[k] = lane & h ? u - v[k] : v[k] + u;                                          \
         }                                                                                   \
-        EACH(uint h = 1; 32 * h < (DIM & -DIM); h *= 2) EACH(uint k = 0; k < DIM / 32; k++) \
+        LOOP(uint h = 1; 32 * h < (DIM & -DIM); h *= 2) LOOP(uint k = 0; k < DIM / 32; k++) \
         {                                                                                   \
             if ((k & h) == 0)                                                               \
                 KVCL_BUTTERFLY(float, v[k], v[k + h])                                       \
@@ -232,7 +250,7 @@ INLINE float kvcl_largest4(float4 v) { return fmax(fmax(v.x, v.y), fmax(v.z, v.w
 // Of all lanes that share a row (lane % 4).
 INLINE float kvcl_rows_max(float v)
 {
-    EACH(uint h = 4; h < 32; h *= 2) v = fmax(v, kvcl_from_lane(v, h));
+    LOOP(uint h = 4; h < 32; h *= 2) v = fmax(v, kvcl_from_lane(v, h));
     return v;
 }
 
@@ -242,7 +260,7 @@ INLINE float kvcl_weight_sum(__local const float *p, uint pitch)
     uint lane = (uint)get_local_id(0) % 32;
     float sum = 0.0f;
     p += lane / 8 * pitch + lane % 8;
-    EACH(uint t = 0; t < KVCL_TOKENS; t += KVCL_ATTN_LANES) sum += p[t];
+    LOOP(uint t = 0; t < KVCL_TOKENS; t += KVCL_ATTN_LANES) sum += p[t];
     sum = sum + kvcl_from_lane(sum, 4);
     sum = sum + kvcl_from_lane(sum, 2);
     return kvcl_zero(sum + kvcl_from_lane(sum, 1));

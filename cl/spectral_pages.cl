@@ -29,6 +29,7 @@ static void kvcl_spectral_of(kvcl_spectral_part *p, uint fold, uint D, uint n_kv
     // field by field: Mesa's compiler crashes on a copy of the whole
     __global const kvcl_spectral_head *h = (__global const kvcl_spectral_head *)basis;
     p->head.n_comp = h->n_comp;
+    p->head.n_wide = h->n_wide;
     p->head.n_codes = h->n_codes;
     p->head.first_word = h->first_word;
     p->head.n_words = h->n_words;

@@ -26,6 +26,7 @@ specs() {
             37188 35379 24866 18568 86084 149539 20530 83985
         ;;
     spectral | spectral_vec | attn_spectral | attn_spectral_vec) echo 1 2 4 8 ;; # tokens of a slot
+    attn_spectral_mma) echo 97 98 100 104 33 18 20 88 ;; # head dimension, rotation
     # types of weights; bulk prefetch; f16 K and V
     defer) echo 65539 65795 73219 67587 67075 66051 256 2049 ;;
     *) echo 0 ;;
@@ -41,8 +42,10 @@ before() {
     quant_vec) echo cl/quant_pages.cl ;;
     spectral) echo cl/ints.cl cl/spectral_pages.cl ;;
     spectral_vec) echo cl/ints.cl cl/quant_pages.cl cl/spectral_pages.cl ;;
-    attn_spectral) echo cl/attn_rows.cl cl/ints.cl cl/spectral_pages.cl ;;
+    attn_spectral) echo cl/attn_rows.cl cl/ints.cl cl/spectral_pages.cl cl/attn_spectral_rows.cl ;;
     attn_spectral_vec) echo cl/ints.cl cl/attn_rows_vec.cl cl/spectral_pages.cl ;;
+    attn_spectral_mma) echo cl/attn_rows.cl cl/ints.cl cl/spectral_pages.cl \
+        cl/attn_spectral_rows.cl cl/mma.cl ;;
     attn_quant_mma) echo cl/mma.cl ;;
     attn_quant_vec) echo cl/ints.cl cl/attn_rows_vec.cl ;;
     matvec) echo cl/ints.cl ;;
@@ -90,7 +93,7 @@ check() {
 n=0
 for f in cl/*.cl; do
     case $f in
-    cl/prelude.cl | cl/pages.cl | cl/ints.cl | cl/mma.cl | cl/attn_rows*.cl) continue ;;
+    cl/prelude.cl | cl/pages.cl | cl/ints.cl | cl/mma.cl | cl/attn*_rows*.cl) continue ;;
     cl/*_pages.cl | cl/defer_*.cl) continue ;;
     esac
     for spec in $(specs "$(basename "$f" .cl)"); do
