@@ -36,6 +36,7 @@
     X(block_vec)         \
     X(spectral)          \
     X(attn_spectral)     \
+    X(holo)              \
     X(rans)              \
     X(svd)
 

@@ -25,6 +25,7 @@ static const char *const files_before[KVCL_CL_N_STEMS][KVCL_CL_BEFORE] = {
     [KVCL_CL_STEM_block_vec] = {"block_pages.cl"},
     [KVCL_CL_STEM_spectral] = {"spectral_pages.cl"},
     [KVCL_CL_STEM_attn_spectral] = {"attn_rows.cl", "spectral_pages.cl"},
+    [KVCL_CL_STEM_holo] = {"attn_rows.cl", "block_pages.cl", "holo_pages.cl"},
     [KVCL_CL_STEM_defer] = {"defer.h", "rope.cl", "attn.cl", "defer_base.cl", "defer_attn.cl",
                             "defer_matvec.cl"},
 };

@@ -30,6 +30,9 @@ typedef struct kvcl_codec_spec {
     uint32_t bits_k, bits_v; /* quant; spectral: in quarters of a bit */
     uint32_t fold;           /* spectral: tokens of a slot */
     kvcl_quant_form form;
+    uint32_t slot_tokens; /* holo */
+    kvcl_holo_form holo;
+    bool unscaled; /* holo: scores as they are read, not divided by the root of slot_tokens */
     kvcl_type type_k, type_v; /* raw: F16 or F32; block: Q8_0 or Q4_0 */
 } kvcl_codec_spec;
 
@@ -105,7 +108,7 @@ typedef struct kvcl_codec_ops {
 } kvcl_codec_ops;
 
 extern const kvcl_codec_ops kvcl_codec_raw_ops, kvcl_codec_quant_ops, kvcl_codec_block_ops,
-    kvcl_codec_spectral_ops;
+    kvcl_codec_spectral_ops, kvcl_codec_holo_ops;
 
 /* For parse(): past `word` at the front of `text`; false, nothing moved, when something else is
  * there. */

@@ -25,6 +25,7 @@ specs() {
             37188 35379 24866 18568 86084 149539 20530 83985
         ;;
     spectral | attn_spectral) echo 1 2 4 8 ;; # tokens of a slot
+    holo) echo 2 4 8 ;;
     # types of weights; bulk prefetch; f16 K and V
     defer) echo 65539 65795 73219 67587 67075 66051 256 2049 ;;
     *) echo 0 ;;
@@ -38,6 +39,7 @@ before() {
     block | block_vec) echo cl/block_pages.cl ;;
     spectral) echo cl/spectral_pages.cl ;;
     attn_spectral) echo cl/attn_rows.cl cl/spectral_pages.cl ;;
+    holo) echo cl/attn_rows.cl cl/block_pages.cl cl/holo_pages.cl ;;
     attn_quant_mma) echo cl/mma.cl ;;
     attn_quant_vec | matvec) echo cl/ints.cl ;;
     defer) echo cl/defer.h cl/rope.cl cl/attn.cl cl/defer_base.cl cl/defer_attn.cl \

@@ -422,9 +422,23 @@ END_TEST
 START_TEST(names)
 {
     kvcl_ctx *ctx = test_reference()->ctx;
-    static const char *const unknown[] = {"",        "quant",      "quant5",       "quant4/",
-                                          "quant42", "quant4/pro", "quant-k3",     "quant-k3v5",
-                                          "q5_0",    "q8_0x",      "quant-k3v2v2", "rawr"};
+    static const char *const unknown[] = {"",
+                                          "quant",
+                                          "quant5",
+                                          "quant4/",
+                                          "quant42",
+                                          "quant4/pro",
+                                          "quant-k3",
+                                          "quant-k3v5",
+                                          "q5_0",
+                                          "q8_0x",
+                                          "quant-k3v2v2",
+                                          "rawr",
+                                          "holo",
+                                          "holo3",
+                                          "holo4-",
+                                          "holo42",
+                                          "holo4-chip/unscaled"};
     kvcl_codec_spec spec, again;
     char space[KVCL_CODEC_NAME_CAP];
     const char *name;

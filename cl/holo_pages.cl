@@ -1,0 +1,101 @@
+// holo_pages.cl - superposed pages (engine/ops_holo.h): where one head's slots are, rows of tokens
+// from them, eight tokens at a time.  Twin: cpu/holo.c
+//
+// KVCL_SPEC: tokens of a slot.
+
+#define FOLD KVCL_SPEC
+#define TILE 8 // tokens that are made together: whole slots
+
+// What all parts of a layer's pages have alike.
+typedef struct kvcl_holo {
+    uint n_kv_heads, D, pair, form, type;
+    float gain_k, gain_v;
+} kvcl_holo;
+
+// K or V of one head in a page.
+typedef struct kvcl_holo_part {
+    __global const half *matrix; // [n_comp][D]; NULL: none
+    __global const float *mean;  // [D]; NULL: none
+    __global uchar *slots;       // rows of row_bytes
+    uint row_bytes, type, D, n_comp, chips, pair;
+    float gain;
+} kvcl_holo_part;
+
+#define KVCL_HOLO_CHIPS 2 // of kvcl_holo_form
+
+// In slot `slot` of the pool, which is page `page` of the sequence.
+static kvcl_holo_part kvcl_holo_of(const kvcl_holo *h, __global const half *basis,
+                                   __global const float *means, __global uchar *pool, ulong slot,
+                                   uint page, uint of_v, uint hk)
+{
+    kvcl_holo_part p;
+    uint slots = KVCL_TOKENS / FOLD, part = (of_v ? h->n_kv_heads : 0) + hk;
+    p.type = h->type;
+    p.D = h->D;
+    p.chips = h->form == KVCL_HOLO_CHIPS ? FOLD : 1;
+    p.n_comp = h->D / p.chips;
+    p.pair = h->pair;
+    p.gain = of_v ? h->gain_v : h->gain_k;
+    p.row_bytes = h->type == KVCL_F16 ? 2 * h->D : h->D / 32 * kvcl_block_bytes(KVCL_Q8_0);
+    p.slots = pool + (slot * 2 * h->n_kv_heads + part) * (ulong)(slots * p.row_bytes);
+    p.mean = means ? means + kvcl_quant_mean_at(page, of_v, h->n_kv_heads, hk, h->D) : means;
+    p.matrix = basis ? basis + (ulong)part * p.n_comp * h->D : basis;
+    return p;
+}
+
+// Class of chip c of component i, by which kvcl_holo_minus knows a token's sign.
+static uint kvcl_holo_class(const kvcl_holo_part *p, uint i, uint c)
+{
+    return p->chips > 1 ? c : i / p->pair % FOLD;
+}
+
+// Component i of the tokens t0 .. t0 + 7.
+static float8 kvcl_holo_components(const kvcl_holo_part *p, uint t0, uint i)
+{
+    float z[TILE];
+    for (uint s = 0; s < TILE / FOLD; s++) {
+        __global const uchar *row = p->slots + (t0 / FOLD + s) * p->row_bytes;
+        for (uint j = 0; j < FOLD; j++)
+            z[s * FOLD + j] = 0.0f;
+        for (uint c = 0; c < p->chips; c++) {
+            uint m = i * p->chips + c, of = kvcl_holo_class(p, i, c);
+            float value = p->type == KVCL_F16 ? vload_half(m, (__global const half *)row)
+                                              : kvcl_block_value(KVCL_Q8_0, row, m);
+            for (uint j = 0; j < FOLD; j++)
+                z[s * FOLD + j] += kvcl_holo_minus(j, of) ? -value : value;
+        }
+    }
+    return vload8(0, z);
+}
+
+// Dimension d of the rows of tokens t0 .. t0 + 7, as they were coded.
+static float8 kvcl_holo_rows(const kvcl_holo_part *p, uint t0, uint d)
+{
+    float8 r = (float8)(0.0f);
+    if (p->matrix)
+        for (uint i = 0; i < p->n_comp; i++)
+            r = fma((float8)(vload_half(i * p->D + d, p->matrix)), kvcl_holo_components(p, t0, i),
+                    r);
+    else
+        r = kvcl_holo_components(p, t0, d);
+    return fma((float8)(p->gain), r, (float8)(p->mean ? p->mean[d] : 0.0f));
+}
+
+// Rows of tokens t0 .. t0 + 7 to out [D][8], turned, by all items of a group.
+static void kvcl_holo_tile(const kvcl_holo_part *p, const kvcl_turning *tn, uint t0,
+                           __local float *out, uint items)
+{
+    EACH(d, p->D) { vstore8(kvcl_holo_rows(p, t0, d), d, out); }
+    SYNC;
+    EACH(at, tn->n_rot / 2 * TILE)
+    {
+        uint i = at / TILE, t = at % TILE;
+        kvcl_pair pair =
+            kvcl_pair_of(tn->pairing == KVCL_ROPE_HALVES ? i : 2 * i, tn->n_rot, tn->pairing);
+        uint a = pair.a * TILE + t, b = (pair.a + pair.apart) * TILE + t;
+        float2 v = kvcl_turn((float2)(out[a], out[b]), vload2(i, tn->table + (t0 + t) * tn->n_rot));
+        out[a] = kvcl_zero(v.x);
+        out[b] = kvcl_zero(v.y);
+    }
+    SYNC;
+}
