@@ -74,7 +74,7 @@ static void superpose(const raw_rows *r, const kvcl_holo_part *p, uint slot, uin
             float sum = 0.0f;
             for (uint j = 0; j < FOLD; j++)
                 sum += kvcl_holo_minus(j, of) ? -a[j] : a[j];
-            x[e + c] = sum;
+            x[e + c] = kvcl_zero(sum);
         }
     }
 }
@@ -144,10 +144,11 @@ __kernel void kvcl_holo_dec(HOLO_PARAMS(__global, __global const), __global cons
             EACH(u, D * TILE)
             {
                 uint at = raw_at(of_v, D, t0 + u % TILE, u / TILE);
+                float x = kvcl_zero(tile[u]);
                 if (raw_type == KVCL_F16)
-                    vstore_half_rte(tile[u], at, (__global half *)to);
+                    vstore_half_rte(x, at, (__global half *)to);
                 else
-                    ((__global float *)to)[at] = tile[u];
+                    ((__global float *)to)[at] = x;
             }
             SYNC;
         }

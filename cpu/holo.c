@@ -76,7 +76,7 @@ static bool superpose(const kvcl_cpu_holo *x, float (*a)[MAX_DIM], uint32_t slot
             float sum = 0.0f;
             for (uint32_t j = 0; j < x->fold; j++)
                 sum += kvcl_holo_minus(j, kvcl_cpu_holo_class(x, i, c)) ? -a[j][i] : a[j][i];
-            row[i * x->chips + c] = sum;
+            row[i * x->chips + c] = kvcl_zero(sum);
         }
     return store_row(x, row, slot);
 }
@@ -136,7 +136,8 @@ static void synthesise(const kvcl_cpu_holo *x, const float *z, float *out)
         float r = 0.0f;
         for (uint32_t i = 0; i < x->n_comp && x->matrix; i++)
             r = fmaf(kvcl_f16_to_f32(x->matrix[i * x->D + d]), z[i * MAX_FOLD], r);
-        out[d] = fmaf(x->gain, x->matrix ? r : z[d * MAX_FOLD], x->mean ? x->mean[d] : 0.0f);
+        r = x->matrix ? r : z[d * MAX_FOLD];
+        out[d] = kvcl_zero(fmaf(x->gain, r, x->mean ? x->mean[d] : 0.0f));
     }
 }
 

@@ -11,8 +11,8 @@ static const char *const names[] = {
     "f16",        "f32",       "quant8",          "quant4",       "quant3",
     "quant-k3v2", "quant2",    "quant1",          "quant4/post",  "quant4/channel",
     "spectral4",  "spectral2", "superpose4-3.25", "superpose4-2", "q8_0",
-    "q4_0",       "holo4",     "holo4/unscaled",  "holo4-mmse",   "holo4-chip",
-    NULL};
+    "q4_0",       "holo4",     "holo4/unscaled",  "holo4-mmse",   "holo2-chip",
+    "holo4-chip", NULL};
 
 const char *const *kvcl_codec_names(void) { return names; }
 

@@ -23,12 +23,12 @@ typedef enum kvcl_holo_form {
  *   SIGNS, MATRIX  n = D components and one chip:  a[j][i] = y[j][i]
  *   CHIPS          n = D/k components, k chips:    a[j][i] = chain over d ascending of
  *                                                  fma(B[i][d], y[j][d], .)
- *   S[i chips + c] = sum over j ascending of +-a[j][i], by sign(j, c'), from +0;
+ *   S[i chips + c] = sum over j ascending of +-a[j][i], by sign(j, c'); -0 made +0;
  *   c' = c for CHIPS, else (i / pair) mod k; rounded to the slots' type (Q8_0 as block_enc)
  * Back:
- *   z[j][i] = sum over c ascending of +-S[i chips + c], by sign(j, c'), from +0
- *   x~[j][d] = fma(gain, r, mean[d]), mean 0 where absent;  r = z[j][d] for SIGNS, else chain over
- *   i ascending of fma(B[i][d], z[j][i], .)
+ *   z[j][i] = sum over c ascending of +-S[i chips + c], by sign(j, c')
+ *   x~[j][d] = fma(gain, r, mean[d]), mean 0 where absent, -0 made +0;  r = z[j][d] for SIGNS, else
+ *   chain over i ascending of fma(B[i][d], z[j][i], .)
  * B: f16 [n][D] of each part and head, [2][Hk]; absent for SIGNS.  The chips of a component come
  * back as k times the component, so its gain holds 1/k.
  * Tokens < n_skip of page 0, which nobody reads, add nothing to their slot. */
