@@ -77,10 +77,12 @@ kvcl_status kvcl_cl_holo_dec(kvcl_queue *q, const kvcl_holo_dec_args *a)
     return run(&l, &c);
 }
 
-/* Local memory: scores, four rows, lanes, statistics, keys of a tile of tokens. */
+/* Local memory: scores, four rows, lanes, statistics, keys of a tile of tokens or three sums of
+ * four rows. */
 static size_t lane_bytes(size_t D)
 {
-    return 16 * KVCL_BLOCK_TOKENS + 4 * ROWS * D + 1024 + 768 + 4 * TILE * D;
+    return 16 * KVCL_BLOCK_TOKENS + 4 * ROWS * D + 1024 + 768 +
+           4 * kvcl_max_size(TILE, 3 * ROWS) * D;
 }
 
 kvcl_status kvcl_cl_attn_holo(kvcl_queue *q, const kvcl_attn_holo_args *a)

@@ -9,7 +9,7 @@
 // kvcl_holo_dec: a group per page and head, 8 tokens at a time; local memory: 8 KiB.
 // kvcl_attn_holo: a group of a multiple of 64 items per block and KV head (dimension 0) and ROWS
 // rows (dimension 1).  Its phases, all for the four rows: keys of 8 tokens, made once, and their
-// scores; weights in place; an item per dimension makes the values and sums them.
+// scores; weights in place; an item per dimension makes the values of a page and sums them.
 //   local memory: `mem`, laid out as in kvcl_attn_holo; its size in cl_holo.c
 
 #define MAX_DIM 256
@@ -56,8 +56,12 @@ static float component(const raw_rows *r, const kvcl_holo_part *p, uint t, uint 
         return 0.0f;
     if (p->chips == 1)
         return centred(r, p, t, i);
-    for (uint d = 0; d < p->D; d++)
+    for (uint d = 0; d < p->D; d += 4) { // four a round: see kvcl_holo_rows
         a = fma(vload_half(i * p->D + d, p->matrix), centred(r, p, t, d), a);
+        a = fma(vload_half(i * p->D + d + 1, p->matrix), centred(r, p, t, d + 1), a);
+        a = fma(vload_half(i * p->D + d + 2, p->matrix), centred(r, p, t, d + 2), a);
+        a = fma(vload_half(i * p->D + d + 3, p->matrix), centred(r, p, t, d + 3), a);
+    }
     return a;
 }
 
@@ -167,8 +171,13 @@ static void scores_page(place w, const kvcl_holo_part *p, const kvcl_turning *tn
         {
             uint r = at / TILE, t = at % TILE;
             float sum = 0.0f;
-            for (uint d = 0; d < p->D; d++)
-                sum = fma(w.qs[r * p->D + d], keys[d * TILE + t], sum);
+            __local const float *x = w.qs + r * p->D, *k = keys + t;
+            for (uint d = 0; d < p->D; d += 4, x += 4, k += 4 * TILE) {
+                sum = fma(x[0], k[0], sum);
+                sum = fma(x[1], k[TILE], sum);
+                sum = fma(x[2], k[2 * TILE], sum);
+                sum = fma(x[3], k[3 * TILE], sum);
+            }
             ((__local float *)w.s)[(c * TOKENS + t0 + t) * ROWS + r] = kvcl_zero(sum);
         }
         SYNC;
@@ -194,6 +203,19 @@ static void values_page(place w, const kvcl_holo_part *p, uint c, uint d, float 
         out[r] = STAT(INVERSE, c, r) * kvcl_tree8(a[r]);
 }
 
+// Step i of the halving tree over pages, whose order is kvcl_tree_page's; at [3]: sums that wait,
+// `pitch` apart, in the end the whole.
+static void add_page(__local float *at, uint pitch, uint i, float x)
+{
+    if (i & 1)
+        x = at[2 * pitch] + x;
+    if ((i & 3) == 3)
+        x = at[pitch] + x;
+    if (i == 7)
+        x = at[0] + x;
+    at[((i & 1) == 0 ? 2 : (i & 3) == 3 ? 0 : 1) * pitch] = x;
+}
+
 __kernel void kvcl_attn_holo(KVCL_ATTN_QUANT_PARAMS, __global const half *basis, ulong basis_off,
                              uint pair, uint form, uint type, float gain_k, float gain_v,
                              __local float4 *mem)
@@ -214,7 +236,7 @@ __kernel void kvcl_attn_holo(KVCL_ATTN_QUANT_PARAMS, __global const half *basis,
     w.qs = (__local float *)(w.s + PAGES * TOKENS);
     w.red = w.qs + ROWS * D;
     w.stat = w.red + PAGES * ROWS * L;
-    __local float *keys = w.stat + 6 * PAGES * ROWS;
+    __local float *keys = w.stat + 6 * PAGES * ROWS, *waits = keys; // one after the other
     load_rows(w, q + q_off, q_stride, b.hk, row0, n * G, G, D, scale, items);
     SYNC;
     for (uint c = c0; c <= c1; c++) {
@@ -228,29 +250,31 @@ __kernel void kvcl_attn_holo(KVCL_ATTN_QUANT_PARAMS, __global const half *basis,
     }
     weights(w, b, c0, c1, row0, G, n, pos0, begin, end, items);
     block_stats(w, c0, c1, items);
-    EACH(d, D)
+    // the tree's sums wait where the keys were, each item's own
+    for (uint i = 0; i < PAGES; i++) {
+        uint c = kvcl_tree_page(i), there = c >= c0 && c <= c1;
+        kvcl_holo_part p =
+            kvcl_holo_of(&h, basis, means, (__global uchar *)pool + pool_off,
+                         there ? (ulong)pages[c] : 0, there ? b.first + c - c0 : 0, 1, b.hk);
+        EACH(d, D)
+        {
+            float out[ROWS] = {0.0f, 0.0f, 0.0f, 0.0f};
+            if (there)
+                values_page(w, &p, c, d, out);
+            for (uint r = 0; r < ROWS; r++)
+                add_page(waits + r * D + d, ROWS * D, i, out[r]);
+        }
+    }
+    SYNC;
+    EACH(at, ROWS * D)
     {
-        float z[ROWS][PAGES], page_out[ROWS];
-        for (uint c = 0; c < PAGES; c++) {
-            for (uint r = 0; r < ROWS; r++)
-                page_out[r] = 0.0f;
-            if (c >= c0 && c <= c1) {
-                kvcl_holo_part p = kvcl_holo_of(&h, basis, means, (__global uchar *)pool + pool_off,
-                                                (ulong)pages[c], b.first + c - c0, 1, b.hk);
-                values_page(w, &p, c, d, page_out);
-            }
-            for (uint r = 0; r < ROWS; r++)
-                z[r][c] = page_out[r];
-        }
-        for (uint r = 0; r < ROWS; r++) {
-            uint row = row0 + r, query = row / G;
-            if (row >= n * G || STAT(M, 0, r) == -INFINITY)
-                continue;
-            ulong to =
-                ((ulong)query * n_q_heads + b.hk * G + kvcl_rest(row, query, G)) * n_parts + b.part;
-            o[o_off + to * D + d] = kvcl_tree8(vload8(0, z[r]));
-            if (d == 0)
-                vstore2((float2)(STAT(M, 0, r), STAT(SUM, 0, r)), to, ml + ml_off);
-        }
+        uint r = at / D, d = kvcl_rest(at, r, D), row = row0 + r, query = row / G;
+        if (row >= n * G || STAT(M, 0, r) == -INFINITY)
+            continue;
+        ulong to =
+            ((ulong)query * n_q_heads + b.hk * G + kvcl_rest(row, query, G)) * n_parts + b.part;
+        o[o_off + to * D + d] = kvcl_zero(waits[at]);
+        if (d == 0)
+            vstore2((float2)(STAT(M, 0, r), STAT(SUM, 0, r)), to, ml + ml_off);
     }
 }

@@ -49,35 +49,55 @@ static uint kvcl_holo_class(const kvcl_holo_part *p, uint i, uint c)
     return p->chips > 1 ? c : i / p->pair % FOLD;
 }
 
+// Value m of a row.
+static float kvcl_holo_value(const kvcl_holo_part *p, __global const uchar *row, uint m)
+{
+    return p->type == KVCL_F16 ? vload_half(m, (__global const half *)row)
+                               : kvcl_block_value(KVCL_Q8_0, row, m);
+}
+
 // Component i of the tokens t0 .. t0 + 7.
 static float8 kvcl_holo_components(const kvcl_holo_part *p, uint t0, uint i)
 {
     float z[TILE];
-    for (uint s = 0; s < TILE / FOLD; s++) {
-        __global const uchar *row = p->slots + (t0 / FOLD + s) * p->row_bytes;
+    __global const uchar *row = p->slots + t0 / FOLD * p->row_bytes;
+    for (uint s = 0; s < TILE; s += FOLD, row += p->row_bytes) {
         for (uint j = 0; j < FOLD; j++)
-            z[s * FOLD + j] = 0.0f;
-        for (uint c = 0; c < p->chips; c++) {
-            uint m = i * p->chips + c, of = kvcl_holo_class(p, i, c);
-            float value = p->type == KVCL_F16 ? vload_half(m, (__global const half *)row)
-                                              : kvcl_block_value(KVCL_Q8_0, row, m);
+            z[s + j] = 0.0f;
+        if (p->chips == 1) {
+            float value = kvcl_holo_value(p, row, i);
             for (uint j = 0; j < FOLD; j++)
-                z[s * FOLD + j] += kvcl_holo_minus(j, of) ? -value : value;
+                z[s + j] = kvcl_holo_minus(j, i / p->pair % FOLD) ? -value : value;
+        } else {
+            for (uint c = 0; c < FOLD; c++) {
+                float value = kvcl_holo_value(p, row, i * FOLD + c);
+                for (uint j = 0; j < FOLD; j++)
+                    z[s + j] += kvcl_holo_minus(j, c) ? -value : value;
+            }
         }
     }
     return vload8(0, z);
 }
 
-// Dimension d of the rows of tokens t0 .. t0 + 7, as they were coded.
+// Adds component i of eight tokens to dimension d of their rows.
+static float8 kvcl_holo_add(const kvcl_holo_part *p, uint t0, uint d, uint i, float8 r)
+{
+    return fma((float8)(vload_half(i * p->D + d, p->matrix)), kvcl_holo_components(p, t0, i), r);
+}
+
+// Dimension d of the rows of tokens t0 .. t0 + 7, as they were coded.  (Long loops do four steps a
+// round: llvmpipe ends all loops of an item that went round 65,535 times.)
 static float8 kvcl_holo_rows(const kvcl_holo_part *p, uint t0, uint d)
 {
     float8 r = (float8)(0.0f);
-    if (p->matrix)
-        for (uint i = 0; i < p->n_comp; i++)
-            r = fma((float8)(vload_half(i * p->D + d, p->matrix)), kvcl_holo_components(p, t0, i),
-                    r);
-    else
+    if (!p->matrix)
         r = kvcl_holo_components(p, t0, d);
+    for (uint i = 0; p->matrix && i < p->n_comp; i += 4) {
+        r = kvcl_holo_add(p, t0, d, i, r);
+        r = kvcl_holo_add(p, t0, d, i + 1, r);
+        r = kvcl_holo_add(p, t0, d, i + 2, r);
+        r = kvcl_holo_add(p, t0, d, i + 3, r);
+    }
     return fma((float8)(p->gain), r, (float8)(p->mean ? p->mean[d] : 0.0f));
 }
 
