@@ -95,7 +95,7 @@ void kvcl_cpu_holo_enc(const void *args, kvcl_cpu_part *p)
             kvcl_cpu_holo x = kvcl_cpu_holo_at(&a->shape, a->basis, a->means, a->pool,
                                                (size_t)to[i], page, of_v, hk);
             const void *pool = kvcl_cpu_ptr(of_v ? a->v : a->k);
-            float y[MAX_FOLD][MAX_DIM];
+            float y[MAX_FOLD][MAX_DIM] = {{0}};
             for (uint32_t t = 0; t < KVCL_TOKENS; t++) {
                 for (uint32_t d = 0; d < D; d++)
                     y[t % fold][d] = kvcl_cpu_load(
