@@ -20,6 +20,8 @@ static void arg_shape(kvcl_cl_launch *l, const kvcl_holo_shape *s)
     kvcl_cl_arg_u32(l, (uint32_t)s->type);
     kvcl_cl_arg_f32(l, s->gain_k);
     kvcl_cl_arg_f32(l, s->gain_v);
+    kvcl_cl_arg_u32(l, kvcl_holo_fold(s, true));
+    kvcl_cl_arg_u32(l, s->by_block);
 }
 
 static kvcl_status begin(kvcl_queue *q, const char *kernel, const common *c, kvcl_cl_launch *l)

@@ -19,11 +19,11 @@
         ulong pages_off, __global const float *means, ulong means_off, __global const half *basis, \
         ulong basis_off, OUT uchar *pool, ulong pool_off, __global const int *slots,               \
         ulong slots_off, uint n_kv_heads, uint D, uint pair, uint form, uint type, float gain_k,   \
-        float gain_v, uint first_page, uint type_k, uint type_v
+        float gain_v, uint fold_v, uint by_block, uint first_page, uint type_k, uint type_v
 
 // A layer's pages, and views that may be absent past their offsets.
 #define HOLO_BEGIN                                                                           \
-    kvcl_holo h = {n_kv_heads, D, pair, form, type, gain_k, gain_v};                         \
+    kvcl_holo h = {n_kv_heads, D, pair, form, type, gain_k, gain_v, fold_v, by_block};       \
     uint i = (uint)get_group_id(0) / n_kv_heads;                                             \
     uint hk = kvcl_rest((uint)get_group_id(0), i, n_kv_heads);                               \
     ulong head = ((ulong)pages[pages_off + i] * n_kv_heads + hk) * (ulong)(D * KVCL_TOKENS); \
@@ -54,7 +54,7 @@ static float component(const raw_rows *r, const kvcl_holo_part *p, uint t, uint 
     float a = 0.0f;
     if (t < r->n_skip)
         return 0.0f;
-    if (p->chips == 1)
+    if (p->n_comp == p->D)
         return centred(r, p, t, i);
     for (uint d = 0; d < p->D; d += 4) { // four a round: see kvcl_holo_rows
         a = fma(vload_half(i * p->D + d, p->matrix), centred(r, p, t, d), a);
@@ -68,7 +68,11 @@ static float component(const raw_rows *r, const kvcl_holo_part *p, uint t, uint 
 // Values 32 b .. 32 b + 31 of a slot.
 static void superpose(const raw_rows *r, const kvcl_holo_part *p, uint slot, uint b, float *x)
 {
-    for (uint e = 0; e < 32; e += p->chips) {
+    for (uint e = 0; e < 32 && p->side; e++) {
+        uint m = 32 * b + e, j = m / p->n_comp;
+        x[e] = kvcl_zero(component(r, p, slot * p->fold + j, kvcl_rest(m, j, p->n_comp)));
+    }
+    for (uint e = 0; e < 32 && !p->side; e += p->chips) {
         uint i = (32 * b + e) / p->chips;
         float a[FOLD];
         for (uint j = 0; j < FOLD; j++)
@@ -115,13 +119,13 @@ __kernel void kvcl_holo_enc(HOLO_PARAMS(__global const, __global), uint n_skip, 
         r.of_v = of_v;
         r.n_skip = page == 0 ? n_skip : 0;
         r.first = (of_v ? v + v_off : k + k_off) + head * (r.type == KVCL_F16 ? 2 : 4);
-        EACH(u, KVCL_TOKENS / FOLD * (D / 32))
+        EACH(u, KVCL_TOKENS / p.fold * (D / 32))
         {
-            uint slot = u % (KVCL_TOKENS / FOLD), b = u / (KVCL_TOKENS / FOLD);
+            uint b = u / (KVCL_TOKENS / p.fold), slot = kvcl_rest(u, b, KVCL_TOKENS / p.fold);
             float x[32];
             superpose(&r, &p, slot, b, x);
             if (store_values(&p, slot, b, x))
-                atomic_min(&first_bad, slot * FOLD);
+                atomic_min(&first_bad, slot * p.fold);
         }
     }
     SYNC;
@@ -218,9 +222,9 @@ static void add_page(__local float *at, uint pitch, uint i, float x)
 
 __kernel void kvcl_attn_holo(KVCL_ATTN_QUANT_PARAMS, __global const half *basis, ulong basis_off,
                              uint pair, uint form, uint type, float gain_k, float gain_v,
-                             __local float4 *mem)
+                             uint fold_v, uint by_block, __local float4 *mem)
 {
-    kvcl_holo h = {n_kv_heads, D, pair, form, type, gain_k, gain_v};
+    kvcl_holo h = {n_kv_heads, D, pair, form, type, gain_k, gain_v, fold_v, by_block};
     uint items = (uint)get_local_size(0);
     uint G = n_q_heads / n_kv_heads, row0 = (uint)get_group_id(1) * ROWS;
     kvcl_block b = kvcl_block_of((uint)get_group_id(0), n_kv_heads, begin, end, first_part);

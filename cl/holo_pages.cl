@@ -10,6 +10,7 @@
 typedef struct kvcl_holo {
     uint n_kv_heads, D, pair, form, type;
     float gain_k, gain_v;
+    uint fold_v, by_block;
 } kvcl_holo;
 
 // K or V of one head in a page.
@@ -18,10 +19,12 @@ typedef struct kvcl_holo_part {
     __global const float *mean;  // [D]; NULL: none
     __global uchar *slots;       // rows of row_bytes
     uint row_bytes, type, D, n_comp, chips, pair;
+    uint fold, side; // fold: KVCL_SPEC but for V's components side by side
     float gain;
 } kvcl_holo_part;
 
 #define KVCL_HOLO_CHIPS 2 // of kvcl_holo_form
+#define KVCL_HOLO_SIDE 3
 
 // In slot `slot` of the pool, which is page `page` of the sequence.
 static kvcl_holo_part kvcl_holo_of(const kvcl_holo *h, __global const half *basis,
@@ -29,17 +32,25 @@ static kvcl_holo_part kvcl_holo_of(const kvcl_holo *h, __global const half *basi
                                    uint page, uint of_v, uint hk)
 {
     kvcl_holo_part p;
-    uint slots = KVCL_TOKENS / FOLD, part = (of_v ? h->n_kv_heads : 0) + hk;
+    uint n_k = h->form >= KVCL_HOLO_CHIPS ? h->D / FOLD : h->D;
+    uint n_v = h->form >= KVCL_HOLO_CHIPS ? h->D / h->fold_v : h->D;
     p.type = h->type;
     p.D = h->D;
+    p.fold = of_v ? h->fold_v : FOLD;
     p.chips = h->form == KVCL_HOLO_CHIPS ? FOLD : 1;
-    p.n_comp = h->D / p.chips;
+    p.side = h->form == KVCL_HOLO_SIDE;
+    p.n_comp = of_v ? n_v : n_k;
     p.pair = h->pair;
     p.gain = of_v ? h->gain_v : h->gain_k;
     p.row_bytes = h->type == KVCL_F16 ? 2 * h->D : h->D / 32 * kvcl_block_bytes(KVCL_Q8_0);
-    p.slots = pool + (slot * 2 * h->n_kv_heads + part) * (ulong)(slots * p.row_bytes);
+    // rows of a page that stand before the head's
+    uint rows_k = KVCL_TOKENS / FOLD, rows_v = KVCL_TOKENS / h->fold_v;
+    uint rows = of_v ? h->n_kv_heads * rows_k + hk * rows_v : hk * rows_k;
+    p.slots = pool + (slot * ((rows_k + rows_v) * h->n_kv_heads) + rows) * p.row_bytes;
     p.mean = means ? means + kvcl_quant_mean_at(page, of_v, h->n_kv_heads, hk, h->D) : means;
-    p.matrix = basis ? basis + (ulong)part * p.n_comp * h->D : basis;
+    uint before = h->by_block ? page / KVCL_BLOCK * (n_k + n_v) * h->n_kv_heads : 0;
+    before += of_v ? n_k * h->n_kv_heads + hk * n_v : hk * n_k;
+    p.matrix = basis ? basis + (ulong)before * h->D : basis;
     return p;
 }
 
@@ -60,6 +71,11 @@ static float kvcl_holo_value(const kvcl_holo_part *p, __global const uchar *row,
 static float8 kvcl_holo_components(const kvcl_holo_part *p, uint t0, uint i)
 {
     float z[TILE];
+    for (uint t = 0; p->side && t < TILE; t++)
+        z[t] = kvcl_holo_value(p, p->slots + (t0 + t) / p->fold * p->row_bytes,
+                               (t0 + t) % p->fold * p->n_comp + i);
+    if (p->side)
+        return vload8(0, z);
     __global const uchar *row = p->slots + t0 / FOLD * p->row_bytes;
     for (uint s = 0; s < TILE; s += FOLD, row += p->row_bytes) {
         for (uint j = 0; j < FOLD; j++)

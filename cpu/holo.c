@@ -18,19 +18,22 @@ kvcl_cpu_holo kvcl_cpu_holo_at(const kvcl_holo_shape *s, kvcl_view basis, kvcl_v
     size_t part[2], page_bytes = kvcl_holo_page_bytes(s, part);
     kvcl_cpu_holo x = {.type = s->type,
                        .D = s->head_dim,
+                       .n_comp = kvcl_holo_components(s, of_v),
                        .chips = s->form == KVCL_HOLO_CHIPS ? s->fold : 1,
-                       .fold = s->fold,
+                       .fold = kvcl_holo_fold(s, of_v),
+                       .side = s->form == KVCL_HOLO_SIDE,
                        .pair = s->pair,
                        .gain = of_v ? s->gain_v : s->gain_k};
-    x.n_comp = x.D / x.chips;
     x.row_bytes = kvcl_type_bytes(s->type, x.D);
     x.slots = (unsigned char *)kvcl_cpu_ptr(pool) + slot * page_bytes + (of_v ? part[0] : 0) +
               hk * (KVCL_TOKENS / x.fold) * x.row_bytes;
     if (means.buf)
         x.mean = kvcl_cpu_quant_mean(&heads, means, i_page, of_v, hk);
-    if (basis.buf)
-        x.matrix = (const uint16_t *)kvcl_cpu_ptr(basis) +
-                   ((of_v ? s->n_kv_heads : 0) + hk) * (size_t)x.n_comp * x.D;
+    if (basis.buf) {
+        size_t at = s->by_block ? i_page / KVCL_BLOCK * kvcl_holo_basis_bytes(s) / 2 : 0;
+        at += of_v ? (size_t)s->n_kv_heads * kvcl_holo_components(s, false) * x.D : 0;
+        x.matrix = (const uint16_t *)kvcl_cpu_ptr(basis) + at + (size_t)hk * x.n_comp * x.D;
+    }
     return x;
 }
 
@@ -42,7 +45,7 @@ static void analyse(const kvcl_cpu_holo *x, float *y)
     float a[MAX_DIM];
     for (uint32_t d = 0; d < x->D && x->mean; d++)
         y[d] = y[d] - x->mean[d];
-    if (x->chips == 1)
+    if (x->n_comp == x->D)
         return;
     for (uint32_t i = 0; i < x->n_comp; i++) {
         a[i] = 0.0f;
@@ -71,7 +74,9 @@ static bool store_row(const kvcl_cpu_holo *x, const float *row, uint32_t slot)
 static bool superpose(const kvcl_cpu_holo *x, float (*a)[MAX_DIM], uint32_t slot)
 {
     float row[MAX_DIM];
-    for (uint32_t i = 0; i < x->n_comp; i++)
+    for (uint32_t m = 0; m < x->D && x->side; m++)
+        row[m] = kvcl_zero(a[m / x->n_comp][m % x->n_comp]);
+    for (uint32_t i = 0; i < x->n_comp && !x->side; i++)
         for (uint32_t c = 0; c < x->chips; c++) {
             float sum = 0.0f;
             for (uint32_t j = 0; j < x->fold; j++)
@@ -85,7 +90,7 @@ void kvcl_cpu_holo_enc(const void *args, kvcl_cpu_part *p)
 {
     const kvcl_holo_enc_args *a = args;
     const int32_t *from = kvcl_cpu_ptr(a->page_table), *to = kvcl_cpu_ptr(a->pool_table);
-    uint32_t D = a->shape.head_dim, Hk = a->shape.n_kv_heads, fold = a->shape.fold;
+    uint32_t D = a->shape.head_dim, Hk = a->shape.n_kv_heads;
     int32_t *bad = kvcl_cpu_ptr(a->bad);
     for (uint32_t task, end; kvcl_cpu_take(p, a->n_pages * Hk, 1, &task, &end);) {
         uint32_t i = task / Hk, hk = task % Hk, page = a->first_page + i, first_bad = KVCL_TOKENS;
@@ -95,6 +100,7 @@ void kvcl_cpu_holo_enc(const void *args, kvcl_cpu_part *p)
             kvcl_cpu_holo x = kvcl_cpu_holo_at(&a->shape, a->basis, a->means, a->pool,
                                                (size_t)to[i], page, of_v, hk);
             const void *pool = kvcl_cpu_ptr(of_v ? a->v : a->k);
+            uint32_t fold = x.fold;
             float y[MAX_FOLD][MAX_DIM] = {{0}};
             for (uint32_t t = 0; t < KVCL_TOKENS; t++) {
                 for (uint32_t d = 0; d < D; d++)
@@ -120,8 +126,8 @@ void kvcl_cpu_holo_components(const kvcl_cpu_holo *x, uint32_t slot, float *out,
     kvcl_dequantise(x->type, x->slots + slot * x->row_bytes, x->D, row);
     for (uint32_t i = 0; i < x->n_comp; i++)
         for (uint32_t j = 0; j < x->fold; j++) {
-            float sum = 0.0f;
-            for (uint32_t c = 0; c < x->chips; c++) {
+            float sum = x->side ? row[j * x->n_comp + i] : 0.0f;
+            for (uint32_t c = 0; c < x->chips && !x->side; c++) {
                 float value = row[i * x->chips + c];
                 sum += kvcl_holo_minus(j, kvcl_cpu_holo_class(x, i, c)) ? -value : value;
             }

@@ -13,6 +13,7 @@ typedef struct kvcl_cpu_holo {
     size_t row_bytes;
     kvcl_type type;
     uint32_t D, n_comp, chips, fold, pair;
+    bool side; /* components side by side */
     float gain;
 } kvcl_cpu_holo;
 

@@ -41,7 +41,7 @@ kvcl_status kvcl_codec_parse(kvcl_ctx *ctx, const char *name, kvcl_codec_spec *o
                      "quant2, quant1, quant-kAvB (bits of K and V), each also with /post or "
                      "/channel, spectralB and superpose2-B, superpose4-B, superpose8-B (B bits, "
                      "quarters too, or -kAvB), holo2, holo4, holo8, each also with /unscaled, "
-                     "-mmse or -chip, and q8_0, q4_0",
+                     "-mmse or -chip, factor-kRvS (ranks), and q8_0, q4_0",
                      name);
 }
 

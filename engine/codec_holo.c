@@ -1,7 +1,10 @@
-/* codec_holo.c - k tokens superposed in one slot, the forms of HoloKV: read by signs as published,
- * by a linear estimate of least squared error, or spread over chips without crosstalk.  For
- * comparison: "superpose" (codec_spectral.c) is what this project makes of the idea.  See codec.h;
- * the arithmetic stands in ops_holo.h. */
+/* codec_holo.c - forms of other projects, for comparison.
+ *   holo    HoloKV: k tokens superposed in one slot, read by signs as published, by a linear
+ *           estimate of least squared error, or spread over chips without crosstalk.  What this
+ *           project makes of the idea: "superpose" (codec_spectral.c)
+ *   factor  Unsloth Spectral: blocks of 512 tokens as products of coefficients and a basis of low
+ *           rank.  What this project makes of it: "spectral"
+ * See codec.h; the arithmetic stands in ops_holo.h. */
 #include "codec.h"
 
 #include "ctx.h"
@@ -24,9 +27,34 @@ static const struct {
                 {"-mmse", KVCL_HOLO_MATRIX, true},
                 {"-chip", KVCL_HOLO_CHIPS, true}};
 
+/* A number of one or two digits, text moves on; 0 when there is none. */
+static uint32_t take_number(const char **text)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < 2 && **text >= '0' && **text <= '9'; i++)
+        n = 10 * n + (uint32_t)(*(*text)++ - '0');
+    return n;
+}
+
+/* "factor-k16v32" */
+static bool parse_factor(const char *name, kvcl_codec_spec *spec)
+{
+    uint32_t k = kvcl_codec_take_word(&name, "-k") ? take_number(&name) : 0;
+    uint32_t v = kvcl_codec_take_word(&name, "v") ? take_number(&name) : 0;
+    if (*name || !k || !v)
+        return false;
+    spec->fold = 1;
+    spec->holo = KVCL_HOLO_SIDE;
+    spec->rank_k = k, spec->rank_v = v;
+    snprintf(spec->name, sizeof spec->name, "factor-k%uv%u", (unsigned)k, (unsigned)v);
+    return true;
+}
+
 /* "holo4", "holo4/unscaled", "holo4-mmse", "holo4-chip". */
 static bool parse(const char *name, kvcl_codec_spec *spec)
 {
+    if (kvcl_codec_take_word(&name, "factor"))
+        return parse_factor(name, spec);
     if (!kvcl_codec_take_word(&name, "holo") || (*name != '2' && *name != '4' && *name != '8'))
         return false;
     spec->slot_tokens = (uint32_t)(*name++ - '0');
@@ -50,18 +78,29 @@ static bool parse(const char *name, kvcl_codec_spec *spec)
 static kvcl_holo_shape shape_of(const kvcl_codec_plan *p)
 {
     const kvcl_codec_spec *spec = &p->spec;
-    float k = (float)spec->slot_tokens;
-    bool chips = spec->holo == KVCL_HOLO_CHIPS;
-    return (kvcl_holo_shape){.n_kv_heads = p->shape.n_kv_heads,
-                             .head_dim = p->shape.head_dim,
-                             .fold = spec->slot_tokens,
-                             .pair = p->shape.pairing == KVCL_ROPE_ADJACENT ? 2 : 1,
-                             .form = spec->holo,
-                             .type = chips ? KVCL_Q8_0 : KVCL_F16,
-                             .gain_k = chips            ? 1.0f / k
-                                       : spec->unscaled ? 1.0f
-                                                        : (float)(1.0 / sqrt((double)k)),
-                             .gain_v = chips ? 1.0f / k : 1.0f};
+    kvcl_holo_shape s = {.n_kv_heads = p->shape.n_kv_heads,
+                         .head_dim = p->shape.head_dim,
+                         .fold = spec->slot_tokens,
+                         .pair = p->shape.pairing == KVCL_ROPE_ADJACENT ? 2 : 1,
+                         .form = spec->holo,
+                         .type = spec->holo < KVCL_HOLO_CHIPS ? KVCL_F16 : KVCL_Q8_0,
+                         .gain_k = 1.0f,
+                         .gain_v = 1.0f};
+    if (s.form == KVCL_HOLO_SIDE) {
+        s.fold = s.head_dim / spec->rank_k, s.fold_v = s.head_dim / spec->rank_v;
+        s.by_block = true;
+    } else if (s.form == KVCL_HOLO_CHIPS) {
+        s.gain_k = s.gain_v = 1.0f / (float)s.fold;
+    } else if (!spec->unscaled) {
+        s.gain_k = (float)(1.0 / sqrt((double)s.fold));
+    }
+    return s;
+}
+
+static bool rank_fits(uint32_t D, uint32_t rank)
+{
+    uint32_t fold = D / rank;
+    return fold * rank == D && (fold == 2 || fold == 4 || fold == 8);
 }
 
 static kvcl_status plan(kvcl_ctx *ctx, kvcl_codec_plan *p)
@@ -69,9 +108,15 @@ static kvcl_status plan(kvcl_ctx *ctx, kvcl_codec_plan *p)
     KVCL_CHECK(ctx, p->shape.head_dim % 32 == 0 && p->shape.head_dim <= 256, KVCL_E_UNSUPPORTED,
                "codec %s needs a head dimension that is a multiple of 32 up to 256, not %u",
                p->spec.name, (unsigned)p->shape.head_dim);
+    KVCL_CHECK(ctx,
+               p->spec.holo != KVCL_HOLO_SIDE || (rank_fits(p->shape.head_dim, p->spec.rank_k) &&
+                                                  rank_fits(p->shape.head_dim, p->spec.rank_v)),
+               KVCL_E_UNSUPPORTED,
+               "codec %s: ranks are a half, a quarter or an eighth of the head dimension, %u",
+               p->spec.name, (unsigned)p->shape.head_dim);
     kvcl_holo_shape shape = shape_of(p);
     KVCL_CHECK(ctx,
-               shape.form == KVCL_HOLO_CHIPS ||
+               shape.form >= KVCL_HOLO_CHIPS ||
                    kvcl_holo_commutes(&shape, p->shape.pairing, p->shape.n_rot),
                KVCL_E_UNSUPPORTED,
                "codec %s: signs that repeat every %u channels differ within rotary pairs that are "
@@ -81,6 +126,7 @@ static kvcl_status plan(kvcl_ctx *ctx, kvcl_codec_plan *p)
     p->pool_bytes[0] = kvcl_holo_page_bytes(&shape, p->part_bytes);
     p->part_name[0] = "key slots", p->part_name[1] = "value slots";
     p->basis_bytes = kvcl_holo_basis_bytes(&shape);
+    p->by_block = shape.by_block;
     p->lossy = true;
     p->wants_means = p->basis_bytes > 0;
     p->unrotated = p->wants_means && p->shape.pairing != KVCL_ROPE_NONE;
@@ -225,17 +271,17 @@ static bool estimate(const kvcl_holo_shape *s, const float *gram, double *work, 
     return true;
 }
 
-/* The strongest D/k components, rows [i][D]; work: 2 D^2 + 9 D doubles and D words. */
-static bool components(const kvcl_holo_shape *s, const float *gram, double *work, double *out)
+/* The n strongest components, rows [i][D]; work: 2 D^2 + 9 D doubles and D words. */
+static bool components(uint32_t D, uint32_t n, const float *gram, double *work, double *out)
 {
-    uint32_t D = s->head_dim, pitch = D + 8;
+    uint32_t pitch = D + 8;
     double *a = work, *values = a + (size_t)D * pitch, *vectors = values + D;
     for (uint32_t i = 0; i < D; i++)
         for (uint32_t j = 0; j < D; j++)
             a[i * pitch + j] = (double)gram[i * D + j];
     if (!kvcl_jacobi(D, pitch, a, values, vectors, (uint32_t *)(void *)(vectors + (size_t)D * D)))
         return false;
-    memcpy(out, vectors, (size_t)D / s->fold * D * sizeof *out);
+    memcpy(out, vectors, (size_t)n * D * sizeof *out);
     return true;
 }
 
@@ -252,7 +298,7 @@ static kvcl_status learn(kvcl_ctx *ctx, const kvcl_codec_plan *p, const kvcl_cod
 {
     kvcl_holo_shape s = shape_of(p);
     size_t D = s.head_dim, parts = 2 * (size_t)s.n_kv_heads;
-    size_t n = kvcl_holo_basis_bytes(&s) / 2 / parts;
+    uint16_t *to = basis_out;
     kvcl_status st = KVCL_OK;
     void *space;
     KVCL_CHECK(ctx, finite_moments(m->gram, parts * D * D), KVCL_E_NOT_FINITE,
@@ -261,12 +307,13 @@ static kvcl_status learn(kvcl_ctx *ctx, const kvcl_codec_plan *p, const kvcl_cod
     double *out = space, *work = out + D * D;
     for (size_t i = 0; i < parts && st == KVCL_OK; i++) {
         const float *gram = m->gram + i * D * D;
-        bool good = s.form == KVCL_HOLO_CHIPS ? components(&s, gram, work, out)
-                                              : estimate(&s, gram, work, out);
-        /* nothing varies: whatever is read out, the mean alone counts */
-        if (!good)
-            memset(out, 0, n * sizeof *out);
-        st = store(ctx, out, n, (uint16_t *)basis_out + i * n);
+        uint32_t n = kvcl_holo_components(&s, i >= s.n_kv_heads);
+        bool good = s.form == KVCL_HOLO_MATRIX ? estimate(&s, gram, work, out)
+                                               : components(s.head_dim, n, gram, work, out);
+        if (!good) /* nothing varies: whatever is read out, the mean alone counts */
+            memset(out, 0, n * D * sizeof *out);
+        st = store(ctx, out, n * D, to);
+        to += n * D;
     }
     kvcl_mem_free(ctx, space);
     return st;

@@ -10,15 +10,16 @@
 
 size_t kvcl_holo_page_bytes(const kvcl_holo_shape *s, size_t parts_out[2])
 {
-    size_t slots = (size_t)s->n_kv_heads * (KVCL_PAGE_TOKENS / s->fold);
-    parts_out[0] = parts_out[1] = slots * kvcl_type_bytes(s->type, s->head_dim);
+    size_t row = kvcl_type_bytes(s->type, s->head_dim);
+    for (uint32_t of_v = 0; of_v < 2; of_v++)
+        parts_out[of_v] = s->n_kv_heads * (KVCL_PAGE_TOKENS / kvcl_holo_fold(s, of_v)) * row;
     return parts_out[0] + parts_out[1];
 }
 
 size_t kvcl_holo_basis_bytes(const kvcl_holo_shape *s)
 {
-    size_t n_comp = s->form == KVCL_HOLO_CHIPS ? s->head_dim / s->fold : s->head_dim;
-    return s->form == KVCL_HOLO_SIGNS ? 0 : 2 * s->n_kv_heads * n_comp * s->head_dim * 2;
+    size_t n = kvcl_holo_components(s, false) + kvcl_holo_components(s, true);
+    return s->form == KVCL_HOLO_SIGNS ? 0 : s->n_kv_heads * n * s->head_dim * 2;
 }
 
 bool kvcl_holo_commutes(const kvcl_holo_shape *s, kvcl_rope_pairing pairing, uint32_t n_rot)
@@ -41,13 +42,19 @@ static kvcl_status check_holo(const kvcl_queue *q, const char *op, const kvcl_ho
                               kvcl_view pool, kvcl_view basis, kvcl_view means, uint32_t last_page)
 {
     kvcl_ctx *ctx = q->dev->ctx;
-    size_t parts[2];
+    size_t parts[2], n_bases = s->by_block ? last_page / KVCL_BLOCK_PAGES + 1 : 1;
     KVCL_TRY(kvcl_check_coded(ctx, op, s->n_kv_heads, s->head_dim));
-    KVCL_CHECK(ctx, s->fold == 2 || s->fold == 4 || s->fold == 8, KVCL_E_UNSUPPORTED,
-               "%s: %u tokens a slot; want 2, 4 or 8", op, (unsigned)s->fold);
+    for (uint32_t of_v = 0; of_v < 2; of_v++) {
+        uint32_t fold = kvcl_holo_fold(s, of_v);
+        KVCL_CHECK(ctx, fold == 2 || fold == 4 || fold == 8, KVCL_E_UNSUPPORTED,
+                   "%s: %u tokens a slot; want 2, 4 or 8", op, (unsigned)fold);
+    }
+    KVCL_CHECK(ctx, kvcl_holo_fold(s, true) == s->fold || s->form == KVCL_HOLO_SIDE, KVCL_E_ARG,
+               "%s: %u tokens a slot of keys, %u of values", op, (unsigned)s->fold,
+               (unsigned)s->fold_v);
     KVCL_CHECK(ctx, s->pair == 1 || s->pair == 2, KVCL_E_ARG,
                "%s: signs of %u channels; want 1 or 2", op, (unsigned)s->pair);
-    KVCL_CHECK(ctx, (unsigned)s->form <= KVCL_HOLO_CHIPS, KVCL_E_ARG, "%s: form %d", op,
+    KVCL_CHECK(ctx, (unsigned)s->form <= KVCL_HOLO_SIDE, KVCL_E_ARG, "%s: form %d", op,
                (int)s->form);
     KVCL_CHECK(ctx, s->type == KVCL_F16 || s->type == KVCL_Q8_0, KVCL_E_UNSUPPORTED,
                "%s: slots of type %d; want F16 or Q8_0", op, (int)s->type);
@@ -55,7 +62,7 @@ static kvcl_status check_holo(const kvcl_queue *q, const char *op, const kvcl_ho
     KVCL_CHECK(ctx, (basis.buf != NULL) == (s->form != KVCL_HOLO_SIGNS), KVCL_E_ARG,
                "%s: basis: %s", op, basis.buf ? "unexpected" : "missing");
     if (basis.buf)
-        KVCL_TRY(kvcl_check_view(q, op, "basis", basis, kvcl_holo_basis_bytes(s) / 2, 2));
+        KVCL_TRY(kvcl_check_view(q, op, "basis", basis, n_bases * kvcl_holo_basis_bytes(s) / 2, 2));
     if (means.buf)
         KVCL_TRY(kvcl_check_means(q, op, means, s->n_kv_heads, s->head_dim, last_page));
     return KVCL_OK;

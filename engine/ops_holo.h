@@ -9,7 +9,8 @@
 typedef enum kvcl_holo_form {
     KVCL_HOLO_SIGNS = 0,  /* channels; read by their signs, the other tokens stay as noise */
     KVCL_HOLO_MATRIX = 1, /* channels; read by signs and a matrix that knows the noise */
-    KVCL_HOLO_CHIPS = 2   /* the strongest D/k components, each over k chips: no noise */
+    KVCL_HOLO_CHIPS = 2,  /* the strongest D/k components, each over k chips: no noise */
+    KVCL_HOLO_SIDE = 3    /* the same side by side, without signs: factors of low rank */
 } kvcl_holo_form;
 
 /* Shape of a superposed page: a part of every holo op's arguments.
@@ -24,9 +25,10 @@ typedef enum kvcl_holo_form {
  *   CHIPS          n = D/k components, k chips:    a[j][i] = chain over d ascending of
  *                                                  fma(B[i][d], y[j][d], .)
  *   S[i chips + c] = sum over j ascending of +-a[j][i], by sign(j, c'); -0 made +0;
+ *   SIDE: S[j n + i] = a[j][i], a as for CHIPS
  *   c' = c for CHIPS, else (i / pair) mod k; rounded to the slots' type (Q8_0 as block_enc)
  * Back:
- *   z[j][i] = sum over c ascending of +-S[i chips + c], by sign(j, c')
+ *   z[j][i] = sum over c ascending of +-S[i chips + c], by sign(j, c');  SIDE: S[j n + i]
  *   x~[j][d] = fma(gain, r, mean[d]), mean 0 where absent, -0 made +0;  r = z[j][d] for SIGNS, else
  *   chain over i ascending of fma(B[i][d], z[j][i], .)
  * B: f16 [n][D] of each part and head, [2][Hk]; absent for SIGNS.  The chips of a component come
@@ -39,9 +41,21 @@ typedef struct kvcl_holo_shape {
     kvcl_holo_form form;
     kvcl_type type; /* of slots: F16 or Q8_0 */
     float gain_k, gain_v;
+    uint32_t fold_v; /* V's k, for SIDE; 0: as K's */
+    bool by_block; /* matrices of block b = page / 8 are the b-th of the basis; else one for all */
 } kvcl_holo_shape;
 
-/* Bytes of one page and of its parts K, V; of a layer's matrices (0 for SIGNS). */
+static inline uint32_t kvcl_holo_fold(const kvcl_holo_shape *s, bool of_v)
+{
+    return of_v && s->fold_v ? s->fold_v : s->fold;
+}
+/* Components of a row: n above. */
+static inline uint32_t kvcl_holo_components(const kvcl_holo_shape *s, bool of_v)
+{
+    return s->form >= KVCL_HOLO_CHIPS ? s->head_dim / kvcl_holo_fold(s, of_v) : s->head_dim;
+}
+
+/* Bytes of one page and of its parts K, V; of a layer's (or block's) matrices (0 for SIGNS). */
 size_t kvcl_holo_page_bytes(const kvcl_holo_shape *shape, size_t parts_out[2]);
 size_t kvcl_holo_basis_bytes(const kvcl_holo_shape *shape);
 /* Do both channels of each rotary pair carry one sign in every token's key, so that a slot may be
@@ -54,7 +68,8 @@ bool kvcl_holo_commutes(const kvcl_holo_shape *shape, kvcl_rope_pairing pairing,
  * cost: reads a raw page, writes a superposed page; CHIPS: 128 n D flops per head and part.
  * source: HoloKV (github.com/0sami0/HoloKV, 2026): Walsh keys, k tokens a slot; MATRIX: the linear
  *   estimate of least squared error (Wiener); CHIPS: spreading as in code division, with as many
- *   chips as tokens.  twins: cl/holo.cl  cpu/holo.c  tests/case_holo.c */
+ *   chips as tokens; SIDE: Unsloth Spectral (github.com/nyssaleo/unsloth-spectral, 2026).  twins:
+ * cl/holo.cl  cpu/holo.c  tests/case_holo.c */
 typedef struct kvcl_holo_enc_args {
     kvcl_holo_shape shape;
     kvcl_view k, v, page_table, means, basis, pool, pool_table, bad;

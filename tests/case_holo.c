@@ -88,11 +88,18 @@ static float *values_of(test_run *r, const test_holo_params *p, const test_holo 
     return out;
 }
 
-/* Sign of token t in value m of its slot. */
-static double sign_of(const test_holo_params *p, const test_holo *d, uint32_t t, uint32_t m)
+/* The component that value m of a slot is about, and how token t counts in it: a sign, or not. */
+static uint32_t component_of(const test_holo *d, uint32_t of_v, uint32_t m)
 {
-    uint32_t class = d->chips > 1 ? m % p->fold : m / d->shape.pair % p->fold;
-    return __builtin_parity(t % p->fold & class) ? -1.0 : 1.0;
+    return d->shape.form == KVCL_HOLO_SIDE ? m % d->n_comp[of_v] : m / d->chips;
+}
+
+static double weight_of(const test_holo *d, uint32_t of_v, uint32_t t, uint32_t m)
+{
+    uint32_t fold = d->fold[of_v], class = d->chips > 1 ? m % fold : m / d->shape.pair % fold;
+    if (d->shape.form == KVCL_HOLO_SIDE)
+        return m / d->n_comp[of_v] == t % fold ? 1.0 : 0.0;
+    return __builtin_parity(t % fold & class) ? -1.0 : 1.0;
 }
 
 /* Component e of a token, from its row. */
@@ -100,15 +107,15 @@ static double component(const test_holo_params *p, const test_holo *d, uint32_t 
                         uint32_t t, uint32_t e)
 {
     const float *x = of_v ? d->v : d->k;
-    uint32_t head = i % p->n_kv;
+    uint32_t head = i % p->n_kv, page = i / p->n_kv;
     double sum = 0.0;
-    if (p->first_page + i / p->n_kv == 0 && t < p->n_skip)
+    if (p->first_page + page == 0 && t < p->n_skip)
         return 0.0;
     for (uint32_t dim = 0; dim < p->dim; dim++) {
         double y = (double)x[test_holo_place(p, of_v, i, t, dim)] -
-                   (double)test_holo_mean(p, d, i / p->n_kv, of_v, head, dim);
-        if (d->chips > 1)
-            sum += y * (double)test_holo_basis(p, d, of_v, head)[e * p->dim + dim];
+                   (double)test_holo_mean(p, d, page, of_v, head, dim);
+        if (d->n_comp[of_v] < p->dim)
+            sum += y * (double)test_holo_basis(p, d, page, of_v, head)[e * p->dim + dim];
         else if (dim == e)
             sum = y;
     }
@@ -121,13 +128,15 @@ static void check_slot(test_run *r, const test_holo_params *p, const test_holo *
 {
     size_t parts[2], bytes = kvcl_holo_page_bytes(&d->shape, parts);
     size_t row = kvcl_type_bytes(d->shape.type, p->dim);
+    uint32_t fold = d->fold[of_v];
     const unsigned char *at = (const unsigned char *)test_bytes(r, d->pool) +
                               (size_t)d->code_slots[i / p->n_kv] * bytes + (of_v ? parts[0] : 0);
-    kvcl_dequantise(d->shape.type, at + (i % p->n_kv * (64 / p->fold) + slot) * row, p->dim, x);
+    kvcl_dequantise(d->shape.type, at + (i % p->n_kv * (64 / fold) + slot) * row, p->dim, x);
     for (uint32_t m = 0; m < p->dim; m++) {
         double sum = 0.0, top = 0.0;
-        for (uint32_t j = 0; j < p->fold; j++)
-            sum += sign_of(p, d, j, m) * component(p, d, of_v, i, slot * p->fold + j, m / d->chips);
+        for (uint32_t j = 0; j < fold; j++)
+            sum += weight_of(d, of_v, j, m) *
+                   component(p, d, of_v, i, slot * fold + j, component_of(d, of_v, m));
         for (uint32_t e = m / 32 * 32; e < m / 32 * 32 + 32; e++)
             top = fmax(top, fabs((double)x[e]));
         double step = d->shape.type == KVCL_F16 ? fabs(sum) / 2048.0 : top / 127.0 * 0.6;
@@ -141,17 +150,18 @@ static void check_row(const test_holo_params *p, const test_holo *d, uint32_t of
 {
     double gain = (double)(of_v ? d->shape.gain_v : d->shape.gain_k), z[256] = {0};
     const float *raw = of_v ? d->v : d->k;
+    uint32_t page = i / p->n_kv, head = i % p->n_kv, n = d->n_comp[of_v];
     for (uint32_t m = 0; m < p->dim; m++)
-        z[m / d->chips] += sign_of(p, d, t, m) * (double)x[m];
+        z[component_of(d, of_v, m)] += weight_of(d, of_v, t, m) * (double)x[m];
     for (uint32_t dim = 0; dim < p->dim; dim++) {
         double sum = test_holo_has_basis(p) ? 0.0 : z[dim];
-        for (uint32_t e = 0; e < d->n_comp && test_holo_has_basis(p); e++)
-            sum += z[e] * (double)test_holo_basis(p, d, of_v, i % p->n_kv)[e * p->dim + dim];
+        for (uint32_t e = 0; e < n && test_holo_has_basis(p); e++)
+            sum += z[e] * (double)test_holo_basis(p, d, page, of_v, head)[e * p->dim + dim];
         size_t at = test_holo_place(p, of_v, i, t, dim);
-        double mean = (double)test_holo_mean(p, d, i / p->n_kv, of_v, i % p->n_kv, dim);
+        double mean = (double)test_holo_mean(p, d, page, of_v, head, dim);
         test_close((double)got[at], gain * sum + mean, 1e-4, "row", dim);
-        bool read = p->first_page + i / p->n_kv > 0 || t >= p->n_skip;
-        if (d->chips > 1 && read) /* components of f16, slots of 11 or 8 bits */
+        bool read = p->first_page + page > 0 || t >= p->n_skip;
+        if (n < p->dim && read) /* components of f16, slots of 11 or 8 bits */
             test_close((double)got[at], (double)raw[at], p->type == KVCL_F16 ? 0.02 : 0.15, "whole",
                        dim);
     }
@@ -171,12 +181,12 @@ static void identity(test_run *r, const void *params)
     for (uint32_t of_v = 0; of_v < 2; of_v++) {
         const float *got = values_of(r, p, &d, back[of_v]);
         for (uint32_t i = 0; i < p->n_pages * p->n_kv; i++) {
-            uint32_t slot = test_below(&r->rng, 64 / p->fold);
+            uint32_t fold = d.fold[of_v], slot = test_below(&r->rng, 64 / fold);
             float x[256];
             test_true(((const int32_t *)test_bytes(r, d.bad))[i] == KVCL_PAGE_TOKENS);
             check_slot(r, p, &d, of_v, i, slot, x);
-            for (uint32_t j = 0; j < p->fold; j++)
-                check_row(p, &d, of_v, i, slot * p->fold + j, x, got);
+            for (uint32_t j = 0; j < fold; j++)
+                check_row(p, &d, of_v, i, slot * fold + j, x, got);
         }
         if (table && !of_v)
             test_check_turned(&(test_turned){p->first_page, p->n_pages, p->n_kv, p->dim, p->n_rot,
@@ -244,7 +254,11 @@ static void run_bad(test_run *r, const void *params)
     for (uint32_t i = 0; i < n; i++) {
         uint32_t t = test_below(&r->rng, 63), e = test_below(&r->rng, p->dim), what = i % 5;
         float *k = d.k + test_holo_place(p, 0, i, t, e), *v = d.v + test_holo_place(p, 1, i, t, e);
-        want[i] = what == 0 ? KVCL_PAGE_TOKENS : (int32_t)(t & (0u - p->fold));
+        uint32_t in_k = t & (0u - d.fold[0]), in_v = t & (0u - d.fold[1]);
+        want[i] = what == 0   ? KVCL_PAGE_TOKENS
+                  : what == 1 ? (int32_t)in_k
+                  : what == 3 ? (int32_t)kvcl_min_u32(in_v, (t + 1) & (0u - d.fold[0]))
+                              : (int32_t)in_v;
         if (what == 1)
             k[0] = NAN;
         if (what == 2)
@@ -294,8 +308,8 @@ static attend_data make_attend(test_run *r, const attend_params *a)
     x.d = test_holo_make(r, &x.p);
     x.d.code_slots = x.d.dec_slots = x.attn.slots;
     x.d.code_table = test_in(r, x.attn.slots, x.attn.n_pages * sizeof(int32_t));
-    size_t rows = (x.attn.n_pages + 1) * 2 * (size_t)g->n_kv * (64 / a->fold);
-    size_t row = kvcl_type_bytes(x.d.shape.type, g->dim);
+    size_t parts[2], row = kvcl_type_bytes(x.d.shape.type, g->dim);
+    size_t rows = (x.attn.n_pages + 1) * kvcl_holo_page_bytes(&x.d.shape, parts) / row;
     unsigned char *pool = test_mem(r, rows * row);
     test_true(
         kvcl_quantise(x.d.shape.type, test_gauss(r, rows * g->dim, 1.5f), rows * g->dim, pool));
@@ -341,7 +355,7 @@ static void identity_attend(test_run *r, const void *params)
 /* ---- cases --------------------------------------------------------------------------------- */
 
 static const char *const pairings[] = {"none", "adjacent", "halves"};
-static const char *const forms[] = {"signs", "matrix", "chips"};
+static const char *const forms[] = {"signs", "matrix", "chips", "side"};
 
 static void add(test_cases *cases, bool small, test_case_fn fn, test_case_fn check,
                 const test_holo_params *p, const char *what)
@@ -393,7 +407,7 @@ void test_cases_holo(test_cases *cases)
         {{256, 1, 2, 5, 126, 100, 131, 0, 0, 0}, KVCL_ROPE_HALVES, 64},
         {{64, 2, 1, 70, 480, 470, 550, 0, 0, 0}, KVCL_ROPE_ADJACENT, 64},
     };
-    for (uint32_t form = 0; form < 3; form++)
+    for (uint32_t form = 0; form < 4; form++)
         for (uint32_t fold = 2; fold <= 8; fold *= 2) {
             uint32_t type = (form + fold / 2) % 2 ? KVCL_F16 : KVCL_Q8_0;
             add_pages(cases, form, fold, KVCL_F16);

@@ -13,9 +13,9 @@ typedef struct test_holo_params {
 typedef struct test_holo {
     kvcl_holo_shape shape;
     float *k, *v;         /* [page][Hk][D][64], [page][Hk][64][D] */
-    float *means, *basis; /* NULL: none; the basis as f16 holds it, [2][Hk][n_comp][D] */
+    float *means, *basis; /* NULL: none; the basis as f16 holds it */
     int32_t *raw_slots, *code_slots, *dec_slots;
-    uint32_t n_comp, chips;
+    uint32_t n_comp[2], fold[2], chips; /* of K, V */
     size_t head_elems, page_elems;
     kvcl_view means_view, basis_view, pool, code_table, bad;
 } test_holo;
@@ -27,8 +27,9 @@ static inline bool test_holo_has_basis(const test_holo_params *p)
 /* Where value dim of token t stands in d->k or d->v; i: page and head. */
 size_t test_holo_place(const test_holo_params *p, uint32_t of_v, uint32_t i, uint32_t t,
                        uint32_t dim);
-const float *test_holo_basis(const test_holo_params *p, const test_holo *d, uint32_t of_v,
-                             uint32_t head);
+/* [n_comp][D] */
+const float *test_holo_basis(const test_holo_params *p, const test_holo *d, uint32_t page,
+                             uint32_t of_v, uint32_t head);
 /* 0 where there are none. */
 float test_holo_mean(const test_holo_params *p, const test_holo *d, uint32_t page, uint32_t of_v,
                      uint32_t head, uint32_t dim);

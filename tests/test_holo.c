@@ -33,7 +33,8 @@ START_TEST(even_boundary)
     for (uint32_t k = 2; k <= 8; k *= 2)
         for (uint32_t pair = 1; pair <= 2; pair++)
             for (uint32_t n_rot = 2; n_rot <= D; n_rot += 2) {
-                kvcl_holo_shape s = {1, D, k, pair, KVCL_HOLO_SIGNS, KVCL_F16, 1.0f, 1.0f};
+                kvcl_holo_shape s = {1,        D,    k,    pair, KVCL_HOLO_SIGNS,
+                                     KVCL_F16, 1.0f, 1.0f, 0,    false};
                 ck_assert(kvcl_holo_commutes(&s, KVCL_ROPE_NONE, n_rot));
                 ck_assert(kvcl_holo_commutes(&s, KVCL_ROPE_ADJACENT, n_rot) == (pair == 2));
                 if (pair == 1)
@@ -46,6 +47,10 @@ START_TEST(even_boundary)
     plan_of("holo8", KVCL_ROPE_HALVES, 40, KVCL_E_UNSUPPORTED);
     ck_assert_ptr_nonnull(strstr(kvcl_last_error(ctx), "rotary pairs"));
     plan_of("holo8-mmse", KVCL_ROPE_HALVES, 40, KVCL_E_UNSUPPORTED);
+    plan_of("factor-k8v32", KVCL_ROPE_HALVES, 40, KVCL_OK);
+    plan_of("factor-k4v32", KVCL_ROPE_HALVES, 40, KVCL_E_UNSUPPORTED);
+    plan_of("factor-k16v24", KVCL_ROPE_HALVES, 40, KVCL_E_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(kvcl_last_error(ctx), "ranks"));
 }
 END_TEST
 

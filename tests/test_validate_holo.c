@@ -30,34 +30,39 @@ static void teardown(void)
 #define PAGE 512  /* f32s of its page of slots, F16 */
 #define BASIS 256 /* of its matrices: 2 of 8 x 32 halves */
 
-static const kvcl_holo_shape chips4 = {1, 32, 4, 1, KVCL_HOLO_CHIPS, KVCL_F16, 0.25f, 0.25f};
+static const kvcl_holo_shape chips4 = {1,        32,    4,     1, KVCL_HOLO_CHIPS,
+                                       KVCL_F16, 0.25f, 0.25f, 0, false};
 
 /* What every op says of a shape and of what goes with it. */
-#define BAD_SHAPES(op, good)                                                            \
-    do {                                                                                \
-        REFUSED(op, good, KVCL_E_ARG, a.pool.buf = NULL);                               \
-        REFUSED(op, good, KVCL_E_ARG, a.pool.bytes -= 2);                               \
-        REFUSED(op, good, KVCL_E_ARG, a.pool.off += 1);                                 \
-        REFUSED(op, good, KVCL_E_ARG, a.basis.buf = NULL);                              \
-        REFUSED(op, good, KVCL_E_ARG, a.basis.bytes -= 2);                              \
-        REFUSED(op, good, KVCL_E_ARG, a.basis.off += 1);                                \
-        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.shape.fold = 1);                        \
-        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.shape.fold = 3);                        \
-        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.shape.fold = 16);                       \
-        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.shape.type = KVCL_F32);                 \
-        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.shape.type = KVCL_Q4_0);                \
-        REFUSED(op, good, KVCL_E_ARG, a.shape.pair = 0);                                \
-        REFUSED(op, good, KVCL_E_ARG, a.shape.pair = 4);                                \
-        REFUSED(op, good, KVCL_E_ARG, a.shape.form = (kvcl_holo_form)3);                \
-        REFUSED(op, good, KVCL_E_ARG, a.shape.form = KVCL_HOLO_SIGNS);                  \
-        REFUSED(op, good, KVCL_E_ARG, a.shape.form = KVCL_HOLO_MATRIX);                 \
-        REFUSED(op, good, KVCL_E_ARG, a.shape.fold = 2);                                \
-        REFUSED(op, good, KVCL_E_ARG, a.means.bytes = 63 * 4);                          \
-        REFUSED(op, good, KVCL_E_ARG, a.means.off += 2);                                \
-        ACCEPTED(op, good, a.means.buf = NULL);                                         \
-        ACCEPTED(op, good, (a.shape.fold = 8, a.basis.bytes /= 2));                     \
-        ACCEPTED(op, good, (a.shape.form = KVCL_HOLO_SIGNS, a.basis.buf = NULL));       \
-        ACCEPTED(op, good, (a.shape.type = KVCL_Q8_0, a.pool.bytes = PAGE / 64 * 136)); \
+#define BAD_SHAPES(op, good)                                                                \
+    do {                                                                                    \
+        REFUSED(op, good, KVCL_E_ARG, a.pool.buf = NULL);                                   \
+        REFUSED(op, good, KVCL_E_ARG, a.pool.bytes -= 2);                                   \
+        REFUSED(op, good, KVCL_E_ARG, a.pool.off += 1);                                     \
+        REFUSED(op, good, KVCL_E_ARG, a.basis.buf = NULL);                                  \
+        REFUSED(op, good, KVCL_E_ARG, a.basis.bytes -= 2);                                  \
+        REFUSED(op, good, KVCL_E_ARG, a.basis.off += 1);                                    \
+        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.shape.fold = 1);                            \
+        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.shape.fold = 3);                            \
+        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.shape.fold = 16);                           \
+        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.shape.type = KVCL_F32);                     \
+        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.shape.type = KVCL_Q4_0);                    \
+        REFUSED(op, good, KVCL_E_ARG, a.shape.pair = 0);                                    \
+        REFUSED(op, good, KVCL_E_ARG, a.shape.pair = 4);                                    \
+        REFUSED(op, good, KVCL_E_ARG, a.shape.form = (kvcl_holo_form)4);                    \
+        REFUSED(op, good, KVCL_E_ARG, a.shape.form = KVCL_HOLO_SIGNS);                      \
+        REFUSED(op, good, KVCL_E_ARG, a.shape.form = KVCL_HOLO_MATRIX);                     \
+        REFUSED(op, good, KVCL_E_ARG, a.shape.fold = 2);                                    \
+        REFUSED(op, good, KVCL_E_ARG, a.means.bytes = 63 * 4);                              \
+        REFUSED(op, good, KVCL_E_ARG, a.means.off += 2);                                    \
+        ACCEPTED(op, good, a.means.buf = NULL);                                             \
+        REFUSED(op, good, KVCL_E_ARG, a.shape.fold_v = 8);                                  \
+        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.shape.fold_v = 16);                         \
+        ACCEPTED(op, good, (a.shape.form = KVCL_HOLO_SIDE, a.shape.fold_v = 8));            \
+        REFUSED(op, good, KVCL_E_ARG, (a.shape.form = KVCL_HOLO_SIDE, a.shape.fold_v = 2)); \
+        ACCEPTED(op, good, (a.shape.fold = 8, a.basis.bytes /= 2));                         \
+        ACCEPTED(op, good, (a.shape.form = KVCL_HOLO_SIGNS, a.basis.buf = NULL));           \
+        ACCEPTED(op, good, (a.shape.type = KVCL_Q8_0, a.pool.bytes = PAGE / 64 * 136));     \
     } while (0)
 
 #define BAD_PAGES(op, good)                                            \
@@ -143,6 +148,8 @@ START_TEST(attn_holo)
     REFUSED(attn_holo, good, KVCL_E_ARG, a.shape.head_dim = 64);
     REFUSED(attn_holo, good, KVCL_E_ARG, a.shape.n_kv_heads = 2);
     REFUSED(attn_holo, good, KVCL_E_ARG, a.means.bytes = 127 * 4);
+    REFUSED(attn_holo, good, KVCL_E_ARG, a.shape.by_block = true);
+    ACCEPTED(attn_holo, good, (a.shape.by_block = true, a.basis.bytes *= 2, a.table.buf = NULL));
     REFUSED(attn_holo, good, KVCL_E_ARG, a.table.bytes -= 4);
     REFUSED(attn_holo, good, KVCL_E_ARG, a.n_rot = 34);
     REFUSED(attn_holo, good, KVCL_E_ARG, a.in.o = view(in, 700, 256));  /* the pool */
@@ -153,13 +160,17 @@ END_TEST
 START_TEST(sizes)
 {
     size_t parts[2];
-    kvcl_holo_shape s = {2, 128, 8, 1, KVCL_HOLO_SIGNS, KVCL_F16, 1.0f, 1.0f};
+    kvcl_holo_shape s = {2, 128, 8, 1, KVCL_HOLO_SIGNS, KVCL_F16, 1.0f, 1.0f, 0, false};
     ck_assert_uint_eq(kvcl_holo_page_bytes(&chips4, parts), PAGE * 4);
     ck_assert_uint_eq(kvcl_holo_basis_bytes(&chips4), BASIS * 4);
     ck_assert_uint_eq(kvcl_holo_page_bytes(&s, parts), 2 * 2 * 8 * 256);
     ck_assert(parts[0] == parts[1]);
     ck_assert_uint_eq(kvcl_holo_basis_bytes(&s), 0);
-    s.form = KVCL_HOLO_MATRIX, s.type = KVCL_Q8_0;
+    s.form = KVCL_HOLO_SIDE, s.fold_v = 4;
+    ck_assert_uint_eq(kvcl_holo_page_bytes(&s, parts), 2 * (8 + 16) * 256);
+    ck_assert_uint_eq(parts[1], 2 * 16 * 256);
+    ck_assert_uint_eq(kvcl_holo_basis_bytes(&s), 2 * (16 + 32) * 128 * 2);
+    s.form = KVCL_HOLO_MATRIX, s.type = KVCL_Q8_0, s.fold_v = 0;
     ck_assert_uint_eq(kvcl_holo_page_bytes(&s, parts), 2 * 2 * 8 * 136);
     ck_assert_uint_eq(kvcl_holo_basis_bytes(&s), 2 * 2 * 128 * 128 * 2);
 }
