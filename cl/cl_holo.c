@@ -13,10 +13,11 @@ typedef struct common {
     kvcl_type type_k, type_v;
 } common;
 
+static uint32_t spec_of(const kvcl_holo_shape *s) { return s->fold + 16 * (uint32_t)s->form; }
+
 static void arg_shape(kvcl_cl_launch *l, const kvcl_holo_shape *s)
 {
     kvcl_cl_arg_u32(l, s->pair);
-    kvcl_cl_arg_u32(l, (uint32_t)s->form);
     kvcl_cl_arg_u32(l, (uint32_t)s->type);
     kvcl_cl_arg_f32(l, s->gain_k);
     kvcl_cl_arg_f32(l, s->gain_v);
@@ -26,7 +27,7 @@ static void arg_shape(kvcl_cl_launch *l, const kvcl_holo_shape *s)
 
 static kvcl_status begin(kvcl_queue *q, const char *kernel, const common *c, kvcl_cl_launch *l)
 {
-    KVCL_TRY(kvcl_cl_begin(q, KVCL_CL_STEM_holo, c->shape->fold, kernel, l));
+    KVCL_TRY(kvcl_cl_begin(q, KVCL_CL_STEM_holo, spec_of(c->shape), kernel, l));
     kvcl_cl_arg_view(l, c->k, 1);
     kvcl_cl_arg_view(l, c->v, 1);
     kvcl_cl_arg_view(l, c->page_table, sizeof(int32_t));
@@ -94,7 +95,7 @@ kvcl_status kvcl_cl_attn_holo(kvcl_queue *q, const kvcl_attn_holo_args *a)
     size_t groups = (size_t)blocks * in->n_kv_heads;
     uint32_t rows = in->n * (in->n_q_heads / in->n_kv_heads);
     kvcl_cl_launch l;
-    KVCL_TRY(kvcl_cl_begin(q, KVCL_CL_STEM_holo, a->shape.fold, "kvcl_attn_holo", &l));
+    KVCL_TRY(kvcl_cl_begin(q, KVCL_CL_STEM_holo, spec_of(&a->shape), "kvcl_attn_holo", &l));
     size_t items = kvcl_cl_lanes_group(&l, GROUP);
     kvcl_cl_arg_coded(&l, in, a->pool, a->means, a->table, turned(a->table, a->pairing, a->n_rot),
                       a->pairing);

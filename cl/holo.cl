@@ -2,8 +2,8 @@
 // Twin: cpu/holo.c; rows from slots: cl/holo_pages.cl; what it shares with attention on other coded
 // pages: cl/attn_rows.cl
 //
-// KVCL_SPEC: tokens of a slot.  Assumes (checked by the host half): head_dim D a multiple of 32, at
-// most 256.
+// KVCL_SPEC: tokens of a slot + 16 * form.  Assumes (checked by the host half): head_dim D a
+// multiple of 32, at most 256.
 //
 // kvcl_holo_enc: a group per page and head, an item per slot and 32 of its values.
 // kvcl_holo_dec: a group per page and head, 8 tokens at a time; local memory: 8 KiB.
@@ -18,12 +18,12 @@
     IN uchar *k, ulong k_off, IN uchar *v, ulong v_off, __global const int *pages,                 \
         ulong pages_off, __global const float *means, ulong means_off, __global const half *basis, \
         ulong basis_off, OUT uchar *pool, ulong pool_off, __global const int *slots,               \
-        ulong slots_off, uint n_kv_heads, uint D, uint pair, uint form, uint type, float gain_k,   \
+        ulong slots_off, uint n_kv_heads, uint D, uint pair, uint type, float gain_k,              \
         float gain_v, uint fold_v, uint by_block, uint first_page, uint type_k, uint type_v
 
 // A layer's pages, and views that may be absent past their offsets.
 #define HOLO_BEGIN                                                                           \
-    kvcl_holo h = {n_kv_heads, D, pair, form, type, gain_k, gain_v, fold_v, by_block};       \
+    kvcl_holo h = {n_kv_heads, D, pair, type, gain_k, gain_v, fold_v, by_block};             \
     uint i = (uint)get_group_id(0) / n_kv_heads;                                             \
     uint hk = kvcl_rest((uint)get_group_id(0), i, n_kv_heads);                               \
     ulong head = ((ulong)pages[pages_off + i] * n_kv_heads + hk) * (ulong)(D * KVCL_TOKENS); \
@@ -54,7 +54,7 @@ static float component(const raw_rows *r, const kvcl_holo_part *p, uint t, uint 
     float a = 0.0f;
     if (t < r->n_skip)
         return 0.0f;
-    if (p->n_comp == p->D)
+    if (FORM < KVCL_HOLO_CHIPS)
         return centred(r, p, t, i);
     for (uint d = 0; d < p->D; d += 4) { // four a round: see kvcl_holo_rows
         a = fma(vload_half(i * p->D + d, p->matrix), centred(r, p, t, d), a);
@@ -68,16 +68,16 @@ static float component(const raw_rows *r, const kvcl_holo_part *p, uint t, uint 
 // Values 32 b .. 32 b + 31 of a slot.
 static void superpose(const raw_rows *r, const kvcl_holo_part *p, uint slot, uint b, float *x)
 {
-    for (uint e = 0; e < 32 && p->side; e++) {
+    for (uint e = 0; FORM == KVCL_HOLO_SIDE && e < 32; e++) {
         uint m = 32 * b + e, j = m / p->n_comp;
         x[e] = kvcl_zero(component(r, p, slot * p->fold + j, kvcl_rest(m, j, p->n_comp)));
     }
-    for (uint e = 0; e < 32 && !p->side; e += p->chips) {
-        uint i = (32 * b + e) / p->chips;
+    for (uint e = 0; FORM != KVCL_HOLO_SIDE && e < 32; e += CHIPS) {
+        uint i = (32 * b + e) / CHIPS;
         float a[FOLD];
         for (uint j = 0; j < FOLD; j++)
             a[j] = component(r, p, slot * FOLD + j, i);
-        for (uint c = 0; c < p->chips; c++) {
+        for (uint c = 0; c < CHIPS; c++) {
             uint of = kvcl_holo_class(p, i, c);
             float sum = 0.0f;
             for (uint j = 0; j < FOLD; j++)
@@ -221,10 +221,10 @@ static void add_page(__local float *at, uint pitch, uint i, float x)
 }
 
 __kernel void kvcl_attn_holo(KVCL_ATTN_QUANT_PARAMS, __global const half *basis, ulong basis_off,
-                             uint pair, uint form, uint type, float gain_k, float gain_v,
-                             uint fold_v, uint by_block, __local float4 *mem)
+                             uint pair, uint type, float gain_k, float gain_v, uint fold_v,
+                             uint by_block, __local float4 *mem)
 {
-    kvcl_holo h = {n_kv_heads, D, pair, form, type, gain_k, gain_v, fold_v, by_block};
+    kvcl_holo h = {n_kv_heads, D, pair, type, gain_k, gain_v, fold_v, by_block};
     uint items = (uint)get_local_size(0);
     uint G = n_q_heads / n_kv_heads, row0 = (uint)get_group_id(1) * ROWS;
     kvcl_block b = kvcl_block_of((uint)get_group_id(0), n_kv_heads, begin, end, first_part);

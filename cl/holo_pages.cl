@@ -1,14 +1,19 @@
 // holo_pages.cl - superposed pages (engine/ops_holo.h): where one head's slots are, rows of tokens
 // from them, eight tokens at a time.  Twin: cpu/holo.c
 //
-// KVCL_SPEC: tokens of a slot.
+// KVCL_SPEC: tokens of a slot + 16 * form.
 
-#define FOLD KVCL_SPEC
-#define TILE 8 // tokens that are made together: whole slots
+#define FOLD (KVCL_SPEC & 15)
+#define FORM (KVCL_SPEC >> 4)
+#define KVCL_HOLO_MATRIX 1 // of kvcl_holo_form
+#define KVCL_HOLO_CHIPS 2
+#define KVCL_HOLO_SIDE 3
+#define CHIPS (FORM == KVCL_HOLO_CHIPS ? FOLD : 1) // of a component
+#define TILE 8                                     // tokens that are made together: whole slots
 
 // What all parts of a layer's pages have alike.
 typedef struct kvcl_holo {
-    uint n_kv_heads, D, pair, form, type;
+    uint n_kv_heads, D, pair, type;
     float gain_k, gain_v;
     uint fold_v, by_block;
 } kvcl_holo;
@@ -18,13 +23,10 @@ typedef struct kvcl_holo_part {
     __global const half *matrix; // [n_comp][D]; NULL: none
     __global const float *mean;  // [D]; NULL: none
     __global uchar *slots;       // rows of row_bytes
-    uint row_bytes, type, D, n_comp, chips, pair;
-    uint fold, side; // fold: KVCL_SPEC but for V's components side by side
+    uint row_bytes, type, D, n_comp, pair;
+    uint fold; // FOLD but for V's components side by side
     float gain;
 } kvcl_holo_part;
-
-#define KVCL_HOLO_CHIPS 2 // of kvcl_holo_form
-#define KVCL_HOLO_SIDE 3
 
 // In slot `slot` of the pool, which is page `page` of the sequence.
 static kvcl_holo_part kvcl_holo_of(const kvcl_holo *h, __global const half *basis,
@@ -32,13 +34,11 @@ static kvcl_holo_part kvcl_holo_of(const kvcl_holo *h, __global const half *basi
                                    uint page, uint of_v, uint hk)
 {
     kvcl_holo_part p;
-    uint n_k = h->form >= KVCL_HOLO_CHIPS ? h->D / FOLD : h->D;
-    uint n_v = h->form >= KVCL_HOLO_CHIPS ? h->D / h->fold_v : h->D;
+    uint n_k = FORM >= KVCL_HOLO_CHIPS ? h->D / FOLD : h->D;
+    uint n_v = FORM >= KVCL_HOLO_CHIPS ? h->D / h->fold_v : h->D;
     p.type = h->type;
     p.D = h->D;
     p.fold = of_v ? h->fold_v : FOLD;
-    p.chips = h->form == KVCL_HOLO_CHIPS ? FOLD : 1;
-    p.side = h->form == KVCL_HOLO_SIDE;
     p.n_comp = of_v ? n_v : n_k;
     p.pair = h->pair;
     p.gain = of_v ? h->gain_v : h->gain_k;
@@ -57,7 +57,7 @@ static kvcl_holo_part kvcl_holo_of(const kvcl_holo *h, __global const half *basi
 // Class of chip c of component i, by which kvcl_holo_minus knows a token's sign.
 static uint kvcl_holo_class(const kvcl_holo_part *p, uint i, uint c)
 {
-    return p->chips > 1 ? c : i / p->pair % FOLD;
+    return CHIPS > 1 ? c : i / p->pair % FOLD;
 }
 
 // Value m of a row.
@@ -71,16 +71,17 @@ static float kvcl_holo_value(const kvcl_holo_part *p, __global const uchar *row,
 static float8 kvcl_holo_components(const kvcl_holo_part *p, uint t0, uint i)
 {
     float z[TILE];
-    for (uint t = 0; p->side && t < TILE; t++)
-        z[t] = kvcl_holo_value(p, p->slots + (t0 + t) / p->fold * p->row_bytes,
-                               (t0 + t) % p->fold * p->n_comp + i);
-    if (p->side)
+    if (FORM == KVCL_HOLO_SIDE) {
+        for (uint t = 0; t < TILE; t++)
+            z[t] = kvcl_holo_value(p, p->slots + (t0 + t) / p->fold * p->row_bytes,
+                                   (t0 + t) % p->fold * p->n_comp + i);
         return vload8(0, z);
+    }
     __global const uchar *row = p->slots + t0 / FOLD * p->row_bytes;
     for (uint s = 0; s < TILE; s += FOLD, row += p->row_bytes) {
         for (uint j = 0; j < FOLD; j++)
             z[s + j] = 0.0f;
-        if (p->chips == 1) {
+        if (CHIPS == 1) {
             float value = kvcl_holo_value(p, row, i);
             for (uint j = 0; j < FOLD; j++)
                 z[s + j] = kvcl_holo_minus(j, i / p->pair % FOLD) ? -value : value;
@@ -106,9 +107,9 @@ static float8 kvcl_holo_add(const kvcl_holo_part *p, uint t0, uint d, uint i, fl
 static float8 kvcl_holo_rows(const kvcl_holo_part *p, uint t0, uint d)
 {
     float8 r = (float8)(0.0f);
-    if (!p->matrix)
+    if (FORM < KVCL_HOLO_MATRIX)
         r = kvcl_holo_components(p, t0, d);
-    for (uint i = 0; p->matrix && i < p->n_comp; i += 4) {
+    for (uint i = 0; FORM >= KVCL_HOLO_MATRIX && i < p->n_comp; i += 4) {
         r = kvcl_holo_add(p, t0, d, i, r);
         r = kvcl_holo_add(p, t0, d, i + 1, r);
         r = kvcl_holo_add(p, t0, d, i + 2, r);

@@ -73,7 +73,7 @@ static bool store_row(const kvcl_cpu_holo *x, const float *row, uint32_t slot)
 // One slot's row from its tokens' components a [fold][256].
 static bool superpose(const kvcl_cpu_holo *x, float (*a)[MAX_DIM], uint32_t slot)
 {
-    float row[MAX_DIM];
+    float row[MAX_DIM] = {0};
     for (uint32_t m = 0; m < x->D && x->side; m++)
         row[m] = kvcl_zero(a[m / x->n_comp][m % x->n_comp]);
     for (uint32_t i = 0; i < x->n_comp && !x->side; i++)

@@ -65,7 +65,7 @@ typedef struct kvcl_codec_plan {
     size_t part_bytes[KVCL_CODEC_PARTS];
     size_t basis_bytes; /* of one layer; 0: the codec learns nothing */
     bool by_block;      /* a basis for each block of 8 pages (page / 8) of a layer instead, learned
-                         * from the block's rows around 0, the means; later blocks: as the last one */
+                         * from its rows; means are 0; later blocks get that of the last one */
     bool lossy;
     bool unrotated;   /* encode wants K as it was before rotation */
     bool wants_means; /* encode and attend want the sequence's means */

@@ -4,6 +4,14 @@
  *           project makes of the idea: "superpose" (codec_spectral.c)
  *   factor  Unsloth Spectral: blocks of 512 tokens as products of coefficients and a basis of low
  *           rank.  What this project makes of it: "spectral"
+ *
+ * What differs from the published forms, so that they can work at all or fit into pages:
+ *   holo    every token of a slot is read, by its own position; the published simulator lets a
+ *           query see the tokens of its own place in the slot alone.  Slots are f16, not bf16.  It
+ *           divides by the root of k in one of three ways (scores; K and V when written and the
+ *           output back), which attention cannot tell apart: scores over the root of k, V whole.
+ *   factor  a scale for each 32 coefficients, not one for a head's block; a block's basis is that
+ *           of its rows of the prompt, later blocks have that of the last one.
  * See codec.h; the arithmetic stands in ops_holo.h. */
 #include "codec.h"
 

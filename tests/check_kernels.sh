@@ -25,7 +25,7 @@ specs() {
             37188 35379 24866 18568 86084 149539 20530 83985
         ;;
     spectral | attn_spectral) echo 1 2 4 8 ;; # tokens of a slot
-    holo) echo 2 4 8 ;;
+    holo) echo 2 4 8 18 20 24 34 36 40 50 52 56 ;; # and form
     # types of weights; bulk prefetch; f16 K and V
     defer) echo 65539 65795 73219 67587 67075 66051 256 2049 ;;
     *) echo 0 ;;
