@@ -40,6 +40,7 @@
     X(attn_spectral)     \
     X(attn_spectral_vec) \
     X(attn_spectral_mma) \
+    X(holo)              \
     X(rans)              \
     X(svd)
 

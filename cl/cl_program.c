@@ -32,6 +32,7 @@ static const char *const files_before[KVCL_CL_N_STEMS][KVCL_CL_BEFORE] = {
     [KVCL_CL_STEM_attn_spectral_vec] = {"ints.cl", "attn_rows_vec.cl", "spectral_pages.cl"},
     [KVCL_CL_STEM_attn_spectral_mma] = {"attn_rows.cl", "ints.cl", "spectral_pages.cl",
                                         "attn_spectral_rows.cl", "mma.cl"},
+    [KVCL_CL_STEM_holo] = {"attn_rows.cl", "block_pages.cl", "holo_pages.cl"},
     [KVCL_CL_STEM_defer] = {"defer.h", "rope.cl", "attn.cl", "defer_base.cl", "defer_attn.cl",
                             "defer_matvec.cl"},
 };

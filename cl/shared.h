@@ -248,6 +248,13 @@ KVCL_FN unsigned int kvcl_spectral_part_bytes(unsigned int of_v, unsigned int D,
     return kvcl_spectral_inverse(of_v, D) + 16u * fold * D;
 }
 
+/* Superposed pages (engine/ops_holo.h): is token j's sign of class c minus?  Both below 8. */
+KVCL_FN unsigned int kvcl_holo_minus(unsigned int j, unsigned int c)
+{
+    unsigned int both = j & c;
+    return (both ^ both >> 1 ^ both >> 2) & 1u;
+}
+
 /* Fifteen-bit integers of queries and weights: 16256 = 127 * 128, so that Q = 128 hi + lo with
  * both halves in int8: hi = (Q + 64) >> 7, lo = Q - 128 hi. */
 #define KVCL_Q15_MAX 16256.0f

@@ -2,24 +2,23 @@
 // cpu/simd_attn.c, cpu/simd_attn_tile.c, cpu/simd_merge.c
 #include "partial.h"
 
-// Partial of one query head over tokens [begin, end) of a page; `base`: the head's first element.
-static void page_partial(const kvcl_attn_raw_args *a, const float *qs, size_t base, uint32_t c,
-                         uint32_t begin, uint32_t end, kvcl_cpu_attn_pages *out)
+void kvcl_cpu_attn_page(const kvcl_cpu_attn_rows *r, const float *qs, uint32_t c, uint32_t begin,
+                        uint32_t end, kvcl_cpu_attn_pages *out)
 {
-    const void *k = kvcl_cpu_ptr(a->k), *v = kvcl_cpu_ptr(a->v);
-    uint32_t D = a->in.head_dim;
+    uint32_t D = r->head_dim;
     float p[KVCL_TOKENS], lanes[KVCL_ATTN_LANES];
     for (uint32_t t = begin; t < end; t++) {
         float acc = 0.0f;
         for (uint32_t d = 0; d < D; d++)
-            acc = fmaf(qs[d], kvcl_cpu_load(a->type_k, k, base + (size_t)d * KVCL_TOKENS + t), acc);
+            acc = fmaf(qs[d],
+                       kvcl_cpu_load(r->type_k, r->k, r->first + (size_t)d * KVCL_TOKENS + t), acc);
         p[t] = kvcl_zero(acc);
     }
     kvcl_cpu_attn_weights(out, c, p, begin, end);
     for (uint32_t d = 0; d < D; d++) {
         memset(lanes, 0, sizeof lanes);
         for (uint32_t t = begin; t < end; t++) {
-            float vt = kvcl_cpu_load(a->type_v, v, base + (size_t)t * D + d);
+            float vt = kvcl_cpu_load(r->type_v, r->v, r->first + (size_t)t * D + d);
             lanes[t % KVCL_ATTN_LANES] = fmaf(p[t], vt, lanes[t % KVCL_ATTN_LANES]);
         }
         out->o[c][d] = kvcl_cpu_tree(lanes, KVCL_ATTN_LANES);
@@ -32,6 +31,11 @@ static void block_partial(const kvcl_attn_raw_args *a, const kvcl_cpu_attn_task 
 {
     const kvcl_attn_in *in = &a->in;
     kvcl_cpu_attn_pages pages = {0};
+    kvcl_cpu_attn_rows rows = {.k = kvcl_cpu_ptr(a->k),
+                               .v = kvcl_cpu_ptr(a->v),
+                               .type_k = a->type_k,
+                               .type_v = a->type_v,
+                               .head_dim = in->head_dim};
     float qs[256];
     bool any = false;
     kvcl_cpu_attn_query(in, i, h, qs);
@@ -39,9 +43,9 @@ static void block_partial(const kvcl_attn_raw_args *a, const kvcl_cpu_attn_task 
         uint32_t begin, end;
         if (!kvcl_cpu_attn_sees(in, page, i, &begin, &end))
             continue;
-        size_t base =
+        rows.first =
             (kvcl_cpu_attn_slot(in, page) * in->n_kv_heads + task->hk) * in->head_dim * KVCL_TOKENS;
-        page_partial(a, qs, base, page % KVCL_BLOCK, begin, end, &pages);
+        kvcl_cpu_attn_page(&rows, qs, page % KVCL_BLOCK, begin, end, &pages);
         any = true;
     }
     if (any)

@@ -1,5 +1,7 @@
 // block.c - raw pages to pages of Q8_0 and Q4_0 rows, back, and attention on them.  Kernels:
 // cl/block.cl; SIMD: cpu/simd_block.c, cpu/simd_attn.c
+#include "block.h"
+
 #include "partial.h"
 
 // One head's rows in a page: rows of K, or of V behind the page's K.
@@ -43,8 +45,7 @@ static void encode_q4_0(const float *x, float top, unsigned char *p)
     }
 }
 
-// A row of n values; false when one is not finite or a block's d does not fit an f16.
-static bool encode_row(kvcl_type type, const float *x, uint32_t n, unsigned char *p)
+bool kvcl_cpu_block_row(kvcl_type type, const float *x, uint32_t n, unsigned char *p)
 {
     bool good = true;
     for (uint32_t b = 0; b < n / KVCL_QK; b++, x += KVCL_QK, p += kvcl_type_block_bytes(type)) {
@@ -85,8 +86,8 @@ void kvcl_cpu_block_enc(const void *args, kvcl_cpu_part *p)
                     kvcl_cpu_load(a->type_k, kvcl_cpu_ptr(a->k), raw + (size_t)d * KVCL_TOKENS + t);
                 xv[d] = kvcl_cpu_load(a->type_v, kvcl_cpu_ptr(a->v), raw + (size_t)t * D + d);
             }
-            bool good_k = encode_row(type_k, xk, D, k + t * kvcl_type_bytes(type_k, D));
-            bool good_v = encode_row(type_v, xv, D, v + t * kvcl_type_bytes(type_v, D));
+            bool good_k = kvcl_cpu_block_row(type_k, xk, D, k + t * kvcl_type_bytes(type_k, D));
+            bool good_v = kvcl_cpu_block_row(type_v, xv, D, v + t * kvcl_type_bytes(type_v, D));
             if (!good_k || !good_v)
                 first_bad = kvcl_min_u32(first_bad, t);
         }

@@ -31,6 +31,17 @@ typedef struct kvcl_cpu_attn_pages {
 /* Scores of tokens [begin, end) to weights p[t] = exp(s - m), in place; fills m and l of lane c. */
 void kvcl_cpu_attn_weights(kvcl_cpu_attn_pages *pages, uint32_t c, float *s, uint32_t begin,
                            uint32_t end);
+/* One head's rows of a raw page: K [D][64], V [64][D] from element `first` of each on. */
+typedef struct kvcl_cpu_attn_rows {
+    const void *k, *v;
+    size_t first;
+    kvcl_type type_k, type_v;
+    uint32_t head_dim;
+} kvcl_cpu_attn_rows;
+
+/* Partial of one query head over tokens [begin, end) of a page, into lane c. */
+void kvcl_cpu_attn_page(const kvcl_cpu_attn_rows *rows, const float *qs, uint32_t c, uint32_t begin,
+                        uint32_t end, kvcl_cpu_attn_pages *out);
 /* The block's M, l and tree over c of w_c o_c[d]. */
 void kvcl_cpu_attn_merge_pages(const kvcl_cpu_attn_pages *pages, uint32_t head_dim, float ml[2],
                                float *o);

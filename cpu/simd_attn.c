@@ -9,6 +9,8 @@
  * infinite or not a number, they go query by query, and each finds zeros beyond itself. */
 #include "simd_attn.h"
 
+#include <assert.h>
+
 /* from so many rows on it pays to expand a page to f32 first */
 #define EXPAND_ROWS 12
 #define CHUNK_ROWS 192u /* of a task; fewer where heads are wide, see chunk_rows() */
@@ -29,25 +31,32 @@ static void expand_keys(const attn_task *tk, attn_page *pg)
     pg->next_k = NULL;
 }
 
+static void expand_value(kvcl_type type, const unsigned char *row, uint32_t D, uint32_t pitch,
+                         float *out)
+{
+    memset(out + (pitch - 16), 0, 16 * sizeof *out);
+    if (D % 16 == 0)
+        KVCL_SIMD_FN(expand_row)(type, row, D, out);
+    else
+        kvcl_dequantise(type, row, D, out);
+}
+
 /* The values of tokens [from, to) in f32, zeros elsewhere and in the padding of each row; false
  * when one is not finite. */
 static bool expand_values(const attn_task *tk, attn_page *pg, uint32_t to)
 {
     uint32_t D = tk->D, pitch = tk->pitch;
-    bool blocks = in_blocks(pg->type_v);
+    bool blocks = in_blocks(pg->type_v), made = pg->v == (const unsigned char *)tk->w.v;
     size_t row_bytes = kvcl_type_bytes(pg->type_v, D);
     v16 zero = v16_set(0.0f), finite = zero;
     for (uint32_t t = 0; t < KVCL_TOKENS; t++) {
         float *o = tk->w.v + (size_t)t * pitch;
-        memset(o + (pitch - 16), 0, 16 * sizeof *o);
         if (blocks && pg->next_v)
             attn_ask(pg->next_v + t * row_bytes, row_bytes);
         if (t < pg->from || t >= to)
-            memset(o, 0, D * sizeof *o);
-        else if (D % 16 == 0)
-            KVCL_SIMD_FN(expand_row)(pg->type_v, pg->v + t * row_bytes, D, o);
-        else
-            kvcl_dequantise(pg->type_v, pg->v + t * row_bytes, D, o);
+            memset(o, 0, pitch * sizeof *o);
+        else if (!made)
+            expand_value(pg->type_v, pg->v + t * row_bytes, D, pitch, o);
         for (uint32_t d = 0; d < pitch; d += 16)
             finite = v16_fma(v16_load(o + d), zero, finite);
     }
@@ -146,12 +155,33 @@ static const unsigned char *head_of(const kvcl_simd_pages *pages, bool of_v, uin
                 : pages->k + slot * pages->slot_k + hk * pages->head_k;
 }
 
+/* The head's rows of page i_page, made where they must be; then comes, probably, page next of head
+ * next_hk. */
+static void find_page(const attn_task *tk, attn_page *pg, uint32_t i_page, uint32_t next,
+                      uint32_t next_hk)
+{
+    const kvcl_simd_pages *at = tk->pages;
+    if (at->make) {
+        at->make(at, i_page, tk->hk, tk->w.k, tk->w.v);
+        pg->type_k = pg->type_v = KVCL_F32;
+        pg->k = (const unsigned char *)tk->w.k;
+        pg->v = (const unsigned char *)tk->w.v;
+        pg->next_k = pg->next_v = NULL;
+        return;
+    }
+    pg->type_k = at->type_k;
+    pg->type_v = at->type_v;
+    pg->k = head_of(at, false, i_page, tk->hk);
+    pg->v = head_of(at, true, i_page, tk->hk);
+    pg->next_k = head_of(at, false, next, next_hk);
+    pg->next_v = head_of(at, true, next, next_hk);
+}
+
 /* Pages [first_page, end_page), of one block; then comes, probably, page next of head next_hk. */
 static void run_block(const attn_task *tk, uint32_t first_page, uint32_t end_page, uint32_t part,
                       uint32_t next, uint32_t next_hk)
 {
-    const kvcl_simd_pages *at = tk->pages;
-    const kvcl_attn_in *in = at->in;
+    const kvcl_attn_in *in = tk->pages->in;
     begin_rows(tk);
     for (uint32_t i_page = first_page, r = 0; i_page < end_page; i_page++) {
         attn_page pg = {.c = i_page % ATTN_PAGES, .begin = i_page * KVCL_TOKENS, .v_pitch = tk->D};
@@ -161,12 +191,7 @@ static void run_block(const attn_task *tk, uint32_t first_page, uint32_t end_pag
             r++;
         if (r == tk->n_rows)
             break;
-        pg.type_k = at->type_k;
-        pg.type_v = at->type_v;
-        pg.k = head_of(at, false, i_page, tk->hk);
-        pg.v = head_of(at, true, i_page, tk->hk);
-        pg.next_k = head_of(at, false, last ? next : i_page + 1, last ? next_hk : tk->hk);
-        pg.next_v = head_of(at, true, last ? next : i_page + 1, last ? next_hk : tk->hk);
+        find_page(tk, &pg, i_page, last ? next : i_page + 1, last ? next_hk : tk->hk);
         run_page(tk, &pg, r);
     }
     uint32_t seen_from = kvcl_max_u32(in->begin, first_page * KVCL_TOKENS);
@@ -195,6 +220,7 @@ static float *take(unsigned char **scratch, size_t n)
 
 static attn_work make_work(unsigned char *scratch, uint32_t rows, uint32_t pitch)
 {
+    const unsigned char *begin = scratch;
     attn_work w;
     w.q = take(&scratch, (size_t)rows * pitch);
     w.m = take(&scratch, (size_t)rows * ATTN_PAGES);
@@ -203,6 +229,8 @@ static attn_work make_work(unsigned char *scratch, uint32_t rows, uint32_t pitch
     w.k = take(&scratch, KVCL_TOKENS * MAX_DIM);
     w.v = take(&scratch, KVCL_TOKENS * MAX_DIM);
     w.o = take(&scratch, (size_t)rows * ATTN_PAGES * pitch);
+    assert((size_t)(scratch - begin) <= ATTN_WORK_BYTES);
+    (void)begin;
     return w;
 }
 

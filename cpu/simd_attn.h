@@ -8,10 +8,15 @@
 
 #define ATTN_TILE 6 /* rows in registers */
 #define ATTN_PAGES KVCL_BLOCK
+#define ATTN_WORK_BYTES ((size_t)640 << 10) /* of scratch that attn_pages takes, at most */
 
 /* The pages of a region.  Types F16, F32: K [D][64], V [64][D]; Q8_0, Q4_0: rows of tokens. */
 typedef struct kvcl_simd_pages {
     const kvcl_attn_in *in;
+    /* where not NULL: makes page i_page of a head in f32, K [D][64], V [64][D], D a multiple of 16;
+     * the rest is then unused */
+    void (*make)(const struct kvcl_simd_pages *pages, uint32_t i_page, uint32_t hk, float *k,
+                 float *v);
     const unsigned char *k, *v;            /* of slot 0, kv head 0 */
     size_t slot_k, slot_v, head_k, head_v; /* bytes from one to the next */
     kvcl_type type_k, type_v;

@@ -30,6 +30,10 @@ typedef struct kvcl_codec_spec {
     uint32_t bits_k, bits_v; /* quant; spectral: in quarters of a bit */
     uint32_t fold;           /* spectral: tokens of a slot */
     kvcl_quant_form form;
+    uint32_t slot_tokens;    /* holo; factor: 0 */
+    uint32_t rank_k, rank_v; /* factor */
+    kvcl_holo_form holo;
+    bool unscaled; /* holo: scores as they are read, not divided by the root of slot_tokens */
     kvcl_type type_k, type_v; /* raw: F16 or F32; block: Q8_0 or Q4_0 */
 } kvcl_codec_spec;
 
@@ -60,6 +64,8 @@ typedef struct kvcl_codec_plan {
     const char *part_name[KVCL_CODEC_PARTS];
     size_t part_bytes[KVCL_CODEC_PARTS];
     size_t basis_bytes; /* of one layer; 0: the codec learns nothing */
+    bool by_block;      /* a basis for each block of 8 pages (page / 8) of a layer instead, learned
+                         * from its rows; means are 0; later blocks get that of the last one */
     bool lossy;
     bool unrotated;   /* encode wants K as it was before rotation */
     bool wants_means; /* encode and attend want the sequence's means */
@@ -105,7 +111,7 @@ typedef struct kvcl_codec_ops {
 } kvcl_codec_ops;
 
 extern const kvcl_codec_ops kvcl_codec_raw_ops, kvcl_codec_quant_ops, kvcl_codec_block_ops,
-    kvcl_codec_spectral_ops;
+    kvcl_codec_spectral_ops, kvcl_codec_holo_ops;
 
 /* For parse(): past `word` at the front of `text`; false, nothing moved, when something else is
  * there. */

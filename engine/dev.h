@@ -18,6 +18,7 @@
 #include "base.h"
 #include "ops_code.h"
 #include "ops_fit.h"
+#include "ops_holo.h"
 #include "ops_kv.h"
 #include "ops_model.h"
 #include "ops_pack.h"

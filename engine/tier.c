@@ -49,7 +49,13 @@ size_t kvcl_tier_mean_bytes(const kvcl_tier *t)
     return t->plan.wants_means ? rows * mean_elems(&t->plan) * sizeof(float) : 0;
 }
 
-size_t kvcl_tier_basis_bytes(const kvcl_tier *t) { return t->n_layers * t->plan.basis_bytes; }
+size_t kvcl_tier_basis_bytes(const kvcl_tier *t) { return t->n_layers * kvcl_tier_layer_basis(t); }
+
+size_t kvcl_tier_layer_basis(const kvcl_tier *t)
+{
+    uint32_t n = t->plan.by_block ? kvcl_div_up(t->map.n_pages, KVCL_BLOCK_PAGES) : 1;
+    return n * t->plan.basis_bytes;
+}
 
 static size_t bad_bytes(const kvcl_tier *t)
 {
@@ -202,7 +208,7 @@ kvcl_view kvcl_tier_means(const kvcl_tier *t, kvcl_buf *buf, uint32_t layer)
 
 kvcl_view kvcl_tier_basis(const kvcl_tier *t, kvcl_buf *buf, uint32_t layer)
 {
-    size_t bytes = t->plan.basis_bytes;
+    size_t bytes = kvcl_tier_layer_basis(t);
     return buf ? (kvcl_view){buf, layer * bytes, bytes} : (kvcl_view){0};
 }
 

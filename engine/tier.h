@@ -27,7 +27,7 @@ typedef struct kvcl_tier {
     /* on the main device */
     kvcl_buf *sums, *means;   /* [n_layers][KVCL_TIER_SUMS | epochs][2][Hk][D]; sums of a codec that
                                  learns: [2][Hk][D] */
-    kvcl_buf *basis;          /* [n_layers][plan.basis_bytes] */
+    kvcl_buf *basis;          /* [n_layers], of each kvcl_tier_layer_basis() bytes */
     kvcl_buf *gram;           /* moments of a layer's rows, while its basis is made */
     void *learn_host;         /* the same on the host, the rotation table, the basis */
     uint32_t n_span;          /* rows of that table */

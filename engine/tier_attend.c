@@ -40,7 +40,7 @@ static kvcl_status create_travel(const kvcl_tier_setup *s, kvcl_queue *main, con
     t->host_bytes = kvcl_max_size(t->host_bytes, KVCL_TIER_BOUNCE * t->plan.page_bytes);
     if (t->means)
         t->host_bytes = kvcl_max_size(t->host_bytes, t->means->bytes);
-    t->host_bytes = kvcl_max_size(t->host_bytes, t->plan.basis_bytes);
+    t->host_bytes = kvcl_max_size(t->host_bytes, kvcl_tier_layer_basis(t));
     KVCL_TRY(kvcl_mem_alloc_undefined(t->dev->ctx, t->host_bytes, what, &p));
     t->host = p;
     return KVCL_OK;

@@ -12,7 +12,8 @@ kvcl_view kvcl_tier_bad(const kvcl_tier *t, uint32_t layer, uint32_t page, uint3
 /* A layer's means in `buf`, or an absent view. */
 kvcl_view kvcl_tier_means(const kvcl_tier *t, kvcl_buf *buf, uint32_t layer);
 
-/* Its basis likewise. */
+/* Its basis likewise, or those of its blocks; bytes of them. */
+size_t kvcl_tier_layer_basis(const kvcl_tier *t);
 kvcl_view kvcl_tier_basis(const kvcl_tier *t, kvcl_buf *buf, uint32_t layer);
 
 /* Memory for learning: nothing where the codec learns nothing.  Bytes of scratch on the main

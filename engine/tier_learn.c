@@ -54,7 +54,7 @@ kvcl_status kvcl_tier_create_learn(const kvcl_tier_setup *s, kvcl_queue *main, c
     t->n_span = row ? (uint32_t)kvcl_min_size(SPAN_MAX, s->rope.bytes / row) : 0;
     KVCL_TRY(kvcl_mem_alloc_undefined(s->main_dev->ctx,
                                       gram_bytes + metric_elems(&t->plan) * sizeof(float) +
-                                          t->n_span * row + t->plan.basis_bytes,
+                                          t->n_span * row + kvcl_tier_layer_basis(t),
                                       "moments of rows", &p));
     t->learn_host = p;
     if (!t->n_span)
@@ -68,12 +68,12 @@ kvcl_status kvcl_tier_create_learn(const kvcl_tier_setup *s, kvcl_queue *main, c
 typedef kvcl_status run_fn(const kvcl_tier *t, kvcl_queue *q, const kvcl_codec_raw *raw,
                            kvcl_view mean_or_sums);
 
-/* f for each run of pages that lie in one segment. */
-static kvcl_status each_run(kvcl_tier *t, kvcl_queue *q, const kvcl_tier_rows *rows, kvcl_view v,
-                            run_fn *f)
+/* f for each run of pages [page, end) that lie in one segment. */
+static kvcl_status each_run(kvcl_tier *t, kvcl_queue *q, const kvcl_tier_rows *rows, uint32_t page,
+                            uint32_t end, kvcl_view v, run_fn *f)
 {
-    for (uint32_t page = 0, n; page < rows->n_learn; page += n) {
-        n = kvcl_page_map_run(&rows->pages->map, page, rows->n_learn);
+    for (uint32_t n; page < end; page += n) {
+        n = kvcl_page_map_run(&rows->pages->map, page, end);
         kvcl_codec_raw raw = kvcl_tier_source(t, rows->pages, rows->layer, page, n);
         KVCL_TRY(f(t, q, &raw, v));
     }
@@ -98,19 +98,21 @@ static kvcl_status add_to_gram(const kvcl_tier *t, kvcl_queue *q, const kvcl_cod
                                                       .type_v = raw->type_v});
 }
 
-/* The mean of all rows, for every epoch. */
+/* The mean of all rows, for every epoch; 0 where each block has a basis of its own. */
 static kvcl_status make_mean(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
                              const kvcl_tier_rows *rows, kvcl_view *out)
 {
     kvcl_view sums = kvcl_view_of(t->sums);
     kvcl_view mean = kvcl_tier_mean(t, t->means, KVCL_MEAN_EPOCHS, layer, 0);
     uint32_t n_tokens = rows->n_learn * KVCL_PAGE_TOKENS - t->n_sink;
+    float factor = t->plan.by_block ? 0.0f : 1.0f / (float)n_tokens;
     KVCL_TRY(kvcl_view_zero(q, sums));
-    KVCL_TRY(each_run(t, q, rows, sums, kvcl_tier_add_rows));
+    if (!t->plan.by_block)
+        KVCL_TRY(each_run(t, q, rows, 0, rows->n_learn, sums, kvcl_tier_add_rows));
     KVCL_TRY(kvcl_op_kv_mean(q, &(kvcl_kv_mean_args){.sums = sums,
                                                      .mean = mean,
                                                      .n = (uint32_t)(mean.bytes / sizeof(float)),
-                                                     .factor = 1.0f / (float)n_tokens}));
+                                                     .factor = factor}));
     for (uint32_t i = 1; i < KVCL_MEAN_EPOCHS; i++)
         KVCL_TRY(
             kvcl_buf_copy(q, mean.buf, mean.off + i * mean.bytes, mean.buf, mean.off, mean.bytes));
@@ -135,9 +137,9 @@ static kvcl_status learn_nothing(kvcl_tier *t, kvcl_queue *q, kvcl_view mean, vo
     return p->spec.ops->learn(t->dev->ctx, p, &m, out);
 }
 
-/* Moments to t->learn_host, from there the basis to `out` on the host. */
+/* Moments of pages [begin, end) to t->learn_host, from there the basis to `out` on the host. */
 static kvcl_status learn_basis(kvcl_tier *t, kvcl_queue *q, const kvcl_tier_rows *rows,
-                               kvcl_view mean, void *out)
+                               uint32_t begin, uint32_t end, kvcl_view mean, void *out)
 {
     const kvcl_codec_plan *p = &t->plan;
     kvcl_view gram = kvcl_view_of(t->gram);
@@ -147,16 +149,31 @@ static kvcl_status learn_basis(kvcl_tier *t, kvcl_queue *q, const kvcl_tier_rows
     m.n_span = kvcl_min_u32(t->n_span, rows->n_learn * KVCL_PAGE_TOKENS);
     m.table = t->n_span ? table_of(t) : NULL;
     KVCL_TRY(kvcl_view_zero(q, gram));
-    KVCL_TRY(each_run(t, q, rows, mean, add_to_gram));
+    KVCL_TRY(each_run(t, q, rows, begin, end, mean, add_to_gram));
     KVCL_TRY(kvcl_buf_read(q, gram.buf, 0, t->learn_host, gram.bytes));
     if (rows->metric.buf) {
         KVCL_TRY(kvcl_buf_read(q, rows->metric.buf, rows->metric.off, metric, rows->metric.bytes));
         m.metric = metric;
     }
     KVCL_TRY(kvcl_queue_wait(q));
-    m.n_slots = kvcl_gram_slots(t->n_sink, rows->n_learn * KVCL_PAGE_TOKENS, p->spec.fold);
+    m.n_slots =
+        kvcl_gram_slots(begin ? 0 : t->n_sink, (end - begin) * KVCL_PAGE_TOKENS, p->spec.fold);
     kvcl_status st = p->spec.ops->learn(t->dev->ctx, p, &m, out);
     return st == KVCL_E_NOT_FINITE ? learn_nothing(t, q, mean, out) : st;
+}
+
+/* A basis from each block's own rows; blocks to come get that of the last one. */
+static kvcl_status learn_blocks(kvcl_tier *t, kvcl_queue *q, const kvcl_tier_rows *rows,
+                                kvcl_view mean, void *out)
+{
+    size_t each = t->plan.basis_bytes;
+    unsigned char *to = out, *end = to + kvcl_tier_layer_basis(t);
+    for (uint32_t page = 0; page < rows->n_learn; page += KVCL_BLOCK_PAGES, to += each)
+        KVCL_TRY(learn_basis(t, q, rows, page, kvcl_min_u32(page + KVCL_BLOCK_PAGES, rows->n_learn),
+                             mean, to));
+    for (; to < end; to += each)
+        memcpy(to, to - each, each);
+    return KVCL_OK;
 }
 
 kvcl_status kvcl_tier_learn(kvcl_tier *t, kvcl_queue *q, uint32_t layer, const kvcl_tier_rows *rows)
@@ -164,7 +181,10 @@ kvcl_status kvcl_tier_learn(kvcl_tier *t, kvcl_queue *q, uint32_t layer, const k
     kvcl_view mean, basis = kvcl_tier_basis(t, t->basis, layer);
     void *out = basis_of(t);
     KVCL_TRY(make_mean(t, q, layer, rows, &mean));
-    KVCL_TRY(learn_basis(t, q, rows, mean, out));
+    if (t->plan.by_block)
+        KVCL_TRY(learn_blocks(t, q, rows, mean, out));
+    else
+        KVCL_TRY(learn_basis(t, q, rows, 0, rows->n_learn, mean, out));
     KVCL_TRY(kvcl_buf_write(q, basis.buf, basis.off, out, basis.bytes));
     if (!t->queue)
         return kvcl_queue_wait(q); /* `out` is written again for the next layer */

@@ -3,8 +3,7 @@
 
 #include <math.h>
 
-/* Orthonormal rows [n][n]: those of Hadamard's matrix in blocks, mirrored twice at random. */
-static float *orthonormal(test_run *r, uint32_t n)
+float *test_orthonormal(test_run *r, uint32_t n)
 {
     uint32_t block = n & (0u - n);
     float *q = test_mem(r, ((size_t)n * n + 2 * n) * sizeof *q), *mirror = q + n * n;
@@ -50,7 +49,7 @@ static kvcl_spectral_part make_part(test_run *r, const kvcl_spectral_shape *s, u
                                     uint32_t hk, uint32_t bits)
 {
     uint32_t D = s->head_dim, n = bits == TEST_MIXED ? D / 4 + 4 * test_below(&r->rng, D / 8) : D;
-    float *q = orthonormal(r, D), *gain = test_mem(r, (size_t)D * (4 + 2 * D + 5 * s->fold));
+    float *q = test_orthonormal(r, D), *gain = test_mem(r, (size_t)D * (4 + 2 * D + 5 * s->fold));
     float *amp = gain + D;
     int8_t *synth = (int8_t *)(amp + s->fold * D), *analysis = synth + D * D;
     uint8_t *width = (uint8_t *)(analysis + D * D);

@@ -6,6 +6,9 @@
 
 #define TEST_MIXED 0 /* "bits": heads of different widths, counts and amplitudes */
 
+/* Orthonormal rows [n][n]: those of Hadamard's matrix in blocks, mirrored twice at random. */
+float *test_orthonormal(test_run *r, uint32_t n);
+
 typedef struct test_spectral {
     kvcl_spectral_shape shape;
     kvcl_spectral_part *parts; /* [2][Hk] */

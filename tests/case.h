@@ -100,6 +100,7 @@ void test_cases_add(test_cases *cases, bool small, test_case_fn run, test_case_f
     X(block)          \
     X(spectral)       \
     X(attn_spectral)  \
+    X(holo)           \
     X(rans)           \
     X(svd)
 #define TEST_STEM_DECL(stem) void test_cases_##stem(test_cases *cases);

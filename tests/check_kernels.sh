@@ -27,6 +27,7 @@ specs() {
         ;;
     spectral | spectral_vec | attn_spectral | attn_spectral_vec) echo 1 2 4 8 ;; # tokens of a slot
     attn_spectral_mma) echo 97 98 100 104 33 18 20 88 ;; # head dimension, rotation
+    holo) echo 2 4 8 18 20 24 34 36 40 50 52 56 ;; # tokens of a slot and form
     # types of weights; bulk prefetch; f16 K and V
     defer) echo 65539 65795 73219 67587 67075 66051 256 2049 ;;
     *) echo 0 ;;
@@ -46,6 +47,7 @@ before() {
     attn_spectral_vec) echo cl/ints.cl cl/attn_rows_vec.cl cl/spectral_pages.cl ;;
     attn_spectral_mma) echo cl/attn_rows.cl cl/ints.cl cl/spectral_pages.cl \
         cl/attn_spectral_rows.cl cl/mma.cl ;;
+    holo) echo cl/attn_rows.cl cl/block_pages.cl cl/holo_pages.cl ;;
     attn_quant_mma) echo cl/mma.cl ;;
     attn_quant_vec) echo cl/ints.cl cl/attn_rows_vec.cl ;;
     matvec) echo cl/ints.cl ;;

@@ -113,19 +113,30 @@ static float *make_moments(test_run *r, uint32_t n_matrices, uint32_t D, uint32_
 static kvcl_view make_basis(rig *g, size_t i_shape)
 {
     const kvcl_kv_shape *s = &g->plan.shape;
-    void *basis = test_mem(&g->r, g->plan.basis_bytes);
+    uint32_t last = (g->raw.first_page + g->raw.n_pages - 1) / KVCL_BLOCK_PAGES;
+    uint32_t n = g->plan.by_block ? last + 1 : 1;
+    unsigned char *basis = test_mem(&g->r, n * g->plan.basis_bytes);
     kvcl_codec_moments m = {.n_slots = 200};
-    m.gram = make_moments(&g->r, 2 * s->n_kv_heads * g->plan.spec.fold, s->head_dim, 200);
     if (i_shape == 1)
         m.metric = make_moments(&g->r, s->n_kv_heads, s->head_dim, 300);
-    test_ok(&g->r, g->plan.spec.ops->learn(g->r.d->ctx, &g->plan, &m, basis));
-    return test_in(&g->r, basis, g->plan.basis_bytes);
+    for (uint32_t i = 0; i < n; i++) {
+        m.gram = make_moments(&g->r, 2 * s->n_kv_heads * g->plan.spec.fold, s->head_dim, 200);
+        test_ok(&g->r, g->plan.spec.ops->learn(g->r.d->ctx, &g->plan, &m,
+                                               basis + i * g->plan.basis_bytes));
+    }
+    return test_in(&g->r, basis, n * g->plan.basis_bytes);
 }
 
 static void begin(rig *g, test_dev *d, const char *name, size_t i_shape)
 {
     const kvcl_kv_shape *s = &shapes[i_shape];
     kvcl_codec_spec spec;
+    char factor[KVCL_CODEC_NAME_CAP];
+    if (strncmp(name, "factor", 6) == 0) { /* ranks that every head dimension here has */
+        snprintf(factor, sizeof factor, "factor-k%uv%u", (unsigned)s->head_dim / 8,
+                 (unsigned)s->head_dim / 4);
+        name = factor;
+    }
     memset(g, 0, sizeof *g);
     test_run_begin(&g->r, d, test_seed() + i_shape);
     test_ok(&g->r, kvcl_codec_parse(d->ctx, name, &spec));
@@ -378,7 +389,7 @@ static void run(test_dev *d, const char *name, size_t i_shape, const answer *wan
 
 /* ---- every codec --------------------------------------------------------------------------- */
 
-/* Names for help and sweeps, then every form of every number of bits. */
+/* Names for help and sweeps, every form of every number of bits, and what no sweep has. */
 static const char *codec_name(size_t i, char *space, size_t cap)
 {
     static const char *const forms[] = {"pre", "post", "channel"};
@@ -390,7 +401,7 @@ static const char *codec_name(size_t i, char *space, size_t cap)
         return kvcl_codec_names()[i];
     i -= n;
     if (i >= kvcl_array_len(forms) * kvcl_array_len(bits))
-        return NULL;
+        return i == kvcl_array_len(forms) * kvcl_array_len(bits) ? "factor-k16v32" : NULL;
     snprintf(space, cap, "quant%s/%s", bits[i / kvcl_array_len(forms)],
              forms[i % kvcl_array_len(forms)]);
     return space;
@@ -422,9 +433,27 @@ END_TEST
 START_TEST(names)
 {
     kvcl_ctx *ctx = test_reference()->ctx;
-    static const char *const unknown[] = {"",        "quant",      "quant5",       "quant4/",
-                                          "quant42", "quant4/pro", "quant-k3",     "quant-k3v5",
-                                          "q5_0",    "q8_0x",      "quant-k3v2v2", "rawr"};
+    static const char *const unknown[] = {"",
+                                          "quant",
+                                          "quant5",
+                                          "quant4/",
+                                          "quant42",
+                                          "quant4/pro",
+                                          "quant-k3",
+                                          "quant-k3v5",
+                                          "q5_0", //
+                                          "q8_0x",
+                                          "quant-k3v2v2",
+                                          "rawr",
+                                          "holo",
+                                          "holo3",
+                                          "holo4-",
+                                          "holo42", //
+                                          "holo4-chip/unscaled",
+                                          "factor",
+                                          "factor-k16",
+                                          "factor-k0v32",
+                                          "factor-k16v320"};
     kvcl_codec_spec spec, again;
     char space[KVCL_CODEC_NAME_CAP];
     const char *name;

@@ -37,6 +37,8 @@ done
 compare "cpu,$device" 1,7,64,512 "cpu:quant4/post:64" "$device:quant2"
 compare "cpu,$device" 7,512 "$device:quant4/channel:64" "cpu:q4_0"
 compare "$device" 64 "cpu:raw:64" "$device:q8_0"
+compare "cpu,$device" 7,512 "cpu:holo4-mmse:128" "$device:factor-k8v16" # bases from the prompt
+compare "cpu,$device" 64 "$device:holo4-chip:128" "cpu:holo2"
 
 echo "$n_failed failed"
 [ "$n_failed" -eq 0 ]
