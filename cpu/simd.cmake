@@ -15,6 +15,9 @@ function(kvcl_simd_path name)
     # one file of unrolled vectors takes clang three minutes with every check at -O3; addresses
     # stay checked here
     target_compile_options(kvcl_simd_${name} PRIVATE -O1 -fno-sanitize=undefined ${ARGN})
+  elseif(CMAKE_BUILD_TYPE STREQUAL "Debug")
+    # without optimisation GCC's intrinsics are macros, whose conversions it warns of
+    target_compile_options(kvcl_simd_${name} PRIVATE -O1 ${ARGN})
   else()
     target_compile_options(kvcl_simd_${name} PRIVATE -O3 ${ARGN})
   endif()

@@ -101,7 +101,7 @@ static void add_target(compare *c, const char *id, uint32_t n_threads)
         return;
     char *t = c->targets[c->n_targets++];
     if (n_threads)
-        snprintf(t, sizeof c->targets[0], "%.56s@%u", id, n_threads);
+        snprintf(t, sizeof c->targets[0], "%.50s@%u", id, n_threads);
     else
         snprintf(t, sizeof c->targets[0], "%.63s", id);
 }

@@ -82,6 +82,11 @@ typedef struct test_cases {
 void test_cases_add(test_cases *cases, bool small, test_case_fn run, test_case_fn identity,
                     const void *params, size_t bytes, const char *fmt, ...) KVCL_PRINTF(7, 8);
 
+/* Whether a combination of choices from three independent tables is tried: when the sum of their
+ * indices is a multiple of m.  Tables of m entries or more have every pair of two choices then;
+ * KVCL_TEST_FULL tries all combinations. */
+bool test_pairwise(size_t sum, size_t m);
+
 /* One per stem of ops.def. */
 #define TEST_STEMS(X) \
     X(embed)          \

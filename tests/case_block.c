@@ -300,6 +300,8 @@ void test_cases_block(test_cases *cases)
         const char *name_k = kvcl_type_name((kvcl_type)block_k);
         const char *name_v = kvcl_type_name((kvcl_type)block_v);
         for (size_t i = 0; i < kvcl_array_len(shapes); i++) {
+            if (!test_pairwise(i + types % 2 + types / 2, 2))
+                continue;
             block_params p = {shapes[i][0], shapes[i][1], shapes[i][2], KVCL_F16,
                               KVCL_F16,     block_k,      block_v};
             p.type_k = i % 2 ? KVCL_F32 : KVCL_F16;
@@ -313,6 +315,8 @@ void test_cases_block(test_cases *cases)
                                "block bad %s/%s D=%u heads=%u", name_k, name_v, p.dim, p.n_kv);
         }
         for (size_t i = 0; i < kvcl_array_len(regions); i++) {
+            if (!test_pairwise(i + types % 2 + types / 2, 2))
+                continue;
             attend_params p = {block_k, block_v, regions[i]};
             const test_region *g = &regions[i];
             test_cases_add(cases, i == 0, run_attend, identity_attend, &p, sizeof p,

@@ -256,7 +256,7 @@ void test_cases_matvec(test_cases *cases)
     for (size_t t = 0; t < TEST_N_TYPES; t++) {
         matvec_params unit = {.n = 2, .n_seg = 1, .cols = 96};
         add_by_hand(cases, (uint32_t)test_types[t]);
-        for (int i = 0; i < 8; i++)
+        for (int i = 0; i < (test_env_on("KVCL_TEST_FULL") ? 8 : 4); i++)
             add_random(cases, &rng, (uint32_t)test_types[t]);
         unit.type[0] = (uint32_t)test_types[t];
         unit.rows[0] = unit.cols;

@@ -394,11 +394,13 @@ void test_cases_spectral(test_cases *cases)
         {128, 2, 511, 2, 128, KVCL_ROPE_NONE, KVCL_F16, KVCL_F16},
         {256, 1, 2, 1, 64, KVCL_ROPE_ADJACENT, KVCL_F32, KVCL_F32},
     };
-    for (uint32_t fold = 1; fold <= 8; fold *= 2) {
+    for (uint32_t f = 0; f < 4; f++) {
+        uint32_t fold = 1u << f;
         for (size_t b = 0; b < kvcl_array_len(bits); b++) {
             sp_params p = {.bits_k = bits[b][0], .bits_v = bits[b][1], .fold = fold};
             for (size_t i = 0; i < kvcl_array_len(shapes); i++) {
-                if (i != 0 && (i + b + fold) % 2 != 0) /* half: each shape, fold and width */
+                bool small = i == 0 && b < 2 && f % 2 == 0;
+                if (!small && !test_pairwise(i + b + f, 3))
                     continue;
                 p.dim = shapes[i].dim;
                 p.n_kv = shapes[i].n_kv;
@@ -408,7 +410,6 @@ void test_cases_spectral(test_cases *cases)
                 p.pairing = shapes[i].pairing;
                 p.type_k = shapes[i].type_k;
                 p.type_v = shapes[i].type_v;
-                bool small = i == 0 && b < 2 && (fold == 1 || fold == 4);
                 add(cases, small, run, identity, &p, "codes");
             }
         }

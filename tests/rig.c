@@ -98,10 +98,11 @@ void rig_same(const char *what, const float *want, const float *got, size_t n)
                      i / TINY_VOCAB, (double)got[i], (double)want[i]);
 }
 
-void rig_tier_model(bool gpt2)
+void rig_tier_model(bool gpt2, uint32_t n_layers)
 {
     tiny_model m = gpt2 ? tiny_gpt2(KVCL_F16) : tiny_llama(KVCL_F16);
     m.n_embd = 128;
+    m.n_layers = n_layers;
     tiny_model_write(&m, path);
 }
 

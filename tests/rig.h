@@ -36,8 +36,8 @@ float *rig_play(test_dev *d, kvcl_session *s, uint32_t n, uint32_t n_logits, uin
 /* Fails at the first of n values that has other bits. */
 void rig_same(const char *what, const float *want, const float *got, size_t n);
 
-/* Tiered sessions: two layers, 4 heads on 2 of 32; a hot tier of 64 tokens and others by name. */
-void rig_tier_model(bool gpt2);
+/* Tiered sessions: 4 heads on 2 of 32; a hot tier of 64 tokens and others by name. */
+void rig_tier_model(bool gpt2, uint32_t n_layers);
 kvcl_session_options rig_tiers(const char *warm, const char *cold, uint32_t n_ctx);
 /* Pairs of warm (may be NULL) and cold codecs that tests go through. */
 extern const char *const rig_configs[][2];

@@ -4,11 +4,14 @@
  * Environment:
  *   KVCL_TEST_SEED     seed of all made-up data (printed at the start of every program)
  *   KVCL_TEST_FILTER   only op cases whose label contains this text, or one of several (comma)
- *   KVCL_TEST_DEVICES  rows to test, by comma: "cpu" (every capability level, 1 to 3 threads),
- *                      "cpu:avx2:3", "cpu:auto", or a device as `--device` names it; "@NAME=VALUE"
- * behind a row sets a variable while the device is opened.  Default: "cpu" KVCL_TEST_REQUIRE  1: a
- * named device that is not there is a failure, not a skipped row KVCL_TEST_SMALL    1: few and tiny
- * cases, for simulators KVCL_TEST_VERBOSE  1: names each case, passes on the library's log
+ *   KVCL_TEST_DEVICES  rows to test, by comma: "cpu" (every capability level on 1 thread and on
+ *                      more), "cpu:avx2:3", "cpu:auto", or a device as `--device` names it;
+ *                      "@NAME=VALUE" behind a row sets a variable while the device is opened.
+ *                      Default: "cpu"
+ *   KVCL_TEST_REQUIRE  1: a named device that is not there is a failure, not a skipped row
+ *   KVCL_TEST_SMALL    1: few and tiny cases, for simulators; 2: likewise, but for KVCL_TEST_FULL
+ *   KVCL_TEST_FULL     1: all combinations of the tables of cases, every number of threads
+ *   KVCL_TEST_VERBOSE  1: names and times each case, passes on the library's log
  *   KVCL_SHARED        folder of reference models and data; default: "../shared" beside the sources
  */
 #ifndef KVCL_TEST_H
@@ -55,6 +58,9 @@ extern const kvcl_type test_types[TEST_N_TYPES];
 /* ---- environment --------------------------------------------------------------------------- */
 
 bool test_env_on(const char *name);
+/* Whether to run a few small cases alone: KVCL_TEST_SMALL is 1, or 2 and KVCL_TEST_FULL is not on.
+ */
+bool test_small(void);
 /* A new private folder; the same one is removed, with all in it, by test_folder_remove(). */
 void test_folder_make(char *path, size_t cap);
 void test_folder_remove(const char *path);
@@ -95,6 +101,12 @@ void test_dev_close(test_dev *d);
 size_t test_rows(test_dev **out);
 /* The scalar twins on one thread: what every row is compared with. */
 test_dev *test_reference(void);
+
+/* Whether this row is what test_reference() is: nothing to compare. */
+bool test_is_reference(const test_dev *d);
+/* Whether this row differs from one before it in the number of threads alone: having the same bits,
+ * it has the same identities. */
+bool test_more_threads(const test_dev *d);
 
 /* Names of the rows of KVCL_TEST_DEVICES, unopened; returns how many. */
 size_t test_row_names(char names[TEST_MAX_ROWS][128]);

@@ -16,7 +16,7 @@ START_TEST(nothing_is_allocated_after_creation)
 {
     test_dev *rows;
     size_t n_rows = test_rows(&rows);
-    rig_tier_model(false);
+    rig_tier_model(false, 2);
     for (size_t i = 0; i < n_rows; i++) {
         test_dev *d = &rows[i];
         uint64_t n_live = kvcl_ctx_mem_stats(d->ctx).n_live;
@@ -66,7 +66,7 @@ START_TEST(bytes_are_what_is_allocated)
 {
     test_dev *rows;
     size_t n_rows = test_rows(&rows);
-    rig_tier_model(false);
+    rig_tier_model(false, 2);
     for (size_t i = 0; i < n_rows; i++) {
         test_dev *d = &rows[i];
         kvcl_session_options opt = rig_tiers(rig_configs[_i][0], rig_configs[_i][1], 700);
@@ -120,7 +120,7 @@ static void expect(test_dev *d, rig *r, kvcl_session_options opt, kvcl_status wa
 START_TEST(impossible_tiers_are_refused)
 {
     test_dev *d = rig_last_row();
-    rig_tier_model(false);
+    rig_tier_model(false, 2);
     kvcl_session_options opt = rig_tiers("quant8", "quant2", 512), bad;
     rig r = rig_open(d, &opt);
     bad = opt, bad.tiers[2].codec = "quant5";
@@ -168,7 +168,7 @@ static void spoil_model(test_dev *d)
 START_TEST(values_that_are_no_numbers_are_named)
 {
     test_dev *d = rig_last_row();
-    rig_tier_model(false);
+    rig_tier_model(false, 2);
     spoil_model(d);
     kvcl_session_options opt = rig_tiers(NULL, _i ? "q8_0" : "quant4", 512);
     rig r = rig_open(d, &opt);
