@@ -93,7 +93,7 @@ static void sum_values(const as_work *w, const kvcl_cpu_spectral *v, float *z)
         mf sum = mf_set(0.0f);
         for (uint32_t r = 0, p = 0; r < v->fold; r++) {
             mq acc = mq_zero();
-            for (uint32_t end = p + per_row; p < end; p++, x += CODE_MAX_DIM)
+            for (uint32_t end = p + per_row; p < end; p++, x += SP_PITCH)
                 acc = mq_add(acc, x, pair[p]);
             sum = mf_fma(mq_float(acc), mf_load_i16(v->factor + r * v->D + i), sum);
         }
