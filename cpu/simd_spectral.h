@@ -9,8 +9,8 @@
 #include "simd_code.h"
 #include "spectral.h"
 
-#define SP_PITCH (CODE_MAX_DIM + 16) /* of pairs: rows of 1 KiB would meet in few sets of a cache \
-                                      */
+/* Of pairs; rows of 1 KiB would meet in few sets of a cache. */
+#define SP_PITCH (CODE_MAX_DIM + 16)
 
 typedef struct sp_work {
     /* aligned: loads that meet two cache lines cost twice */
