@@ -176,19 +176,28 @@ void KVCL_SIMD_FN(sp_levels)(sp_work *w, const kvcl_cpu_spectral *x)
 
 /* ---- keys ---------------------------------------------------------------------------------- */
 
-/* Transform across the fold of a component's row [r][slots]; both numbers are constants. */
-KVCL_INLINE void across(uint32_t fold, uint32_t slots, int16_t *restrict row)
+/* Transform across the fold of a component's row [r][slots], eight slots at a time; both numbers
+ * are constants. */
+KVCL_INLINE void across(uint32_t fold, uint32_t slots, int16_t *row)
 {
-    KVCL_UNROLL
-    for (uint32_t h = 1; h < fold; h *= 2)
+    for (uint32_t s = 0; s < slots; s += 8) {
+        short8x x[8];
         KVCL_UNROLL
-    for (uint32_t j = 0; j < fold; j++)
-        if ((j & h) == 0)
-            for (uint32_t s = 0; s < slots; s++) {
-                int16_t a = row[j * slots + s], b = row[(j + h) * slots + s];
-                row[j * slots + s] = (int16_t)(a + b);
-                row[(j + h) * slots + s] = (int16_t)(a - b);
+        for (uint32_t j = 0; j < fold; j++)
+            memcpy(&x[j], row + j * slots + s, sizeof x[j]);
+        KVCL_UNROLL
+        for (uint32_t h = 1; h < fold; h *= 2)
+            KVCL_UNROLL
+        for (uint32_t j = 0; j < fold; j++)
+            if ((j & h) == 0) {
+                short8x a = x[j], b = x[j + h];
+                x[j] = a + b;
+                x[j + h] = a - b;
             }
+        KVCL_UNROLL
+        for (uint32_t j = 0; j < fold; j++)
+            memcpy(row + j * slots + s, &x[j], sizeof x[j]);
+    }
 }
 
 static void transform(uint32_t fold, uint32_t n, int16_t *rows)
