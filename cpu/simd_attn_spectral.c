@@ -83,21 +83,37 @@ static float integers_of(const kvcl_cpu_spectral *v, const float *norms, float *
     return kvcl_q15_quantum(max);
 }
 
-/* z of a page from the pairs of the weights' integers. */
+/* Registers of components side by side: sums that do not wait for each other. */
+#define BESIDE (32 / M_LANES)
+
+/* z of a page from the pairs of the weights' integers; n_comp rounded up to 32 are written. */
 static void sum_values(const as_work *w, const kvcl_cpu_spectral *v, float *z)
 {
     uint32_t per_row = v->slots / 2, pair[KVCL_TOKENS / 2];
     memcpy(pair, w->weight, sizeof pair);
-    for (uint32_t i = 0; i < v->head->n_comp; i += M_LANES) {
+    for (uint32_t i = 0; i < v->head->n_comp; i += 32) {
         const uint32_t *x = w->sp.pairs + i;
-        mf sum = mf_set(0.0f);
+        mf sum[BESIDE];
+        KVCL_UNROLL
+        for (uint32_t b = 0; b < BESIDE; b++)
+            sum[b] = mf_set(0.0f);
         for (uint32_t r = 0, p = 0; r < v->fold; r++) {
-            mq acc = mq_zero();
-            for (uint32_t end = p + per_row; p < end; p++, x += CODE_MAX_DIM)
-                acc = mq_add(acc, x, pair[p]);
-            sum = mf_fma(mq_float(acc), mf_load_i16(v->factor + r * v->D + i), sum);
+            const int16_t *factor = v->factor + r * v->D + i;
+            mq acc[BESIDE];
+            KVCL_UNROLL
+            for (uint32_t b = 0; b < BESIDE; b++)
+                acc[b] = mq_zero();
+            for (uint32_t end = p + per_row; p < end; p++, x += SP_PITCH)
+                KVCL_UNROLL
+            for (uint32_t b = 0; b < BESIDE; b++)
+                acc[b] = mq_add(acc[b], x + b * M_LANES, pair[p]);
+            KVCL_UNROLL
+            for (uint32_t b = 0; b < BESIDE; b++)
+                sum[b] = mf_fma(mq_float(acc[b]), mf_load_i16(factor + b * M_LANES), sum[b]);
         }
-        mf_store(z + i, sum);
+        KVCL_UNROLL
+        for (uint32_t b = 0; b < BESIDE; b++)
+            mf_store(z + i + b * M_LANES, sum[b]);
     }
 }
 

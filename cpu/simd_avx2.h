@@ -363,6 +363,7 @@ KVCL_INLINE msum v16_store_q15(uint32_t *out, v16 t, msum sum)
 
 #define MT_LO 256 /* of four numbers, bytes from the first two to the others */
 typedef int16_t mt_weight;
+typedef mdot macc;
 
 /* Four rows x [4][64] to lanes of two numbers. */
 KVCL_INLINE void mt_pack(const int16_t *x, unsigned char *out)
@@ -388,8 +389,9 @@ KVCL_INLINE mt mt_load(const unsigned char *x)
     __asm__("" : "+x"(v.a), "+x"(v.b));
     return v;
 }
+KVCL_INLINE macc macc_zero(void) { return mdot_zero(); }
 /* Adds the four products of each lane; w: four weights. */
-KVCL_INLINE mdot mt_add(mdot acc, mt x, const mt_weight *w)
+KVCL_INLINE macc mt_add(macc acc, mt x, const mt_weight *w)
 {
     /* broadcasts from memory: through general registers they cost more than the products */
     __m256i a = _mm256_castps_si256(_mm256_broadcast_ss((const float *)(const void *)w));
@@ -398,7 +400,7 @@ KVCL_INLINE mdot mt_add(mdot acc, mt x, const mt_weight *w)
     return _mm256_add_epi32(acc, _mm256_madd_epi16(x.b, b));
 }
 /* The sums; w_sum: of the weights. */
-KVCL_INLINE mf mt_float(mdot acc, int32_t w_sum)
+KVCL_INLINE mf mt_float(macc acc, int32_t w_sum)
 {
     KVCL_UNUSED(w_sum);
     return _mm256_cvtepi32_ps(acc);

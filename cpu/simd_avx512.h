@@ -276,46 +276,53 @@ KVCL_INLINE msum v16_store_q15(uint32_t *out, v16 t, msum sum)
 
 /* ---- products of int8 weights with numbers of +-16256 in lanes (simd_spectral.h) ---- */
 
-#define MT_LO 256 /* of four numbers, bytes from the high parts to the low ones */
-typedef int8_t mt_weight;
+#define MT_LO 256 /* of four numbers, bytes from the first two to the others */
+typedef int16_t mt_weight;
+typedef mi macc;
 
-/* Four rows x [4][64] to lanes of four bytes; numbers become 128 hi + lo - 16256. */
+/* Four rows x [4][64] to lanes of two numbers.  (Bytes would need as many products: two halves of
+ * each number.) */
 KVCL_INLINE void mt_pack(const int16_t *x, unsigned char *out)
 {
-    for (int i = 0; i < 2; i++) {
-        __m512i hi[4], lo[4];
+    for (int i = 0; i < 64; i += 32) {
+        __m512i r[4];
         KVCL_UNROLL
-        for (int k = 0; k < 4; k++) {
-            __m512i u = _mm512_loadu_si512(x + 64 * k + 32 * i);
-            u = _mm512_add_epi16(u, _mm512_set1_epi16(16256));
-            hi[k] = _mm512_slli_epi16(_mm512_srli_epi16(u, 7), 8 * (k & 1));
-            lo[k] = _mm512_slli_epi16(_mm512_and_si512(u, _mm512_set1_epi16(127)), 8 * (k & 1));
-        }
-        __m512i h01 = _mm512_or_si512(hi[0], hi[1]), h23 = _mm512_or_si512(hi[2], hi[3]);
-        __m512i l01 = _mm512_or_si512(lo[0], lo[1]), l23 = _mm512_or_si512(lo[2], lo[3]);
-        _mm512_storeu_si512(out + 128 * i, _mm512_unpacklo_epi16(h01, h23));
-        _mm512_storeu_si512(out + 128 * i + 64, _mm512_unpackhi_epi16(h01, h23));
-        _mm512_storeu_si512(out + MT_LO + 128 * i, _mm512_unpacklo_epi16(l01, l23));
-        _mm512_storeu_si512(out + MT_LO + 128 * i + 64, _mm512_unpackhi_epi16(l01, l23));
+        for (int k = 0; k < 4; k++)
+            r[k] = _mm512_loadu_si512(x + 64 * k + i);
+        mb_store(out + 4 * i, _mm512_unpacklo_epi16(r[0], r[1]));
+        mb_store(out + 4 * i + 64, _mm512_unpackhi_epi16(r[0], r[1]));
+        mb_store(out + MT_LO + 4 * i, _mm512_unpacklo_epi16(r[2], r[3]));
+        mb_store(out + MT_LO + 4 * i + 64, _mm512_unpackhi_epi16(r[2], r[3]));
     }
 }
 typedef struct mt {
-    mb hi, lo;
+    mb a, b;
 } mt;
-KVCL_INLINE mt mt_load(const unsigned char *x) { return (mt){mb_load(x), mb_load(x + MT_LO)}; }
-/* Adds the four products of each lane; w: four weights. */
-KVCL_INLINE mdot mt_add(mdot acc, mt x, const mt_weight *w)
+KVCL_INLINE mt mt_load(const unsigned char *x)
 {
-    int word;
-    memcpy(&word, w, sizeof word);
-    __m512i v = _mm512_set1_epi32(word);
-    return (mdot){_mm512_dpbusd_epi32(acc.hi, x.hi, v), _mm512_dpbusd_epi32(acc.lo, x.lo, v)};
+    mt v = {mb_load(x), mb_load(x + MT_LO)};
+    /* used several times: kept in registers */
+    __asm__("" : "+v"(v.a), "+v"(v.b));
+    return v;
+}
+KVCL_INLINE macc macc_zero(void) { return _mm512_setzero_si512(); }
+/* acc += the two products of each lane with the weights w.  (Of the intrinsic compilers make moves
+ * between registers and of the weights two more instructions.) */
+KVCL_INLINE macc mt_add_pair(macc acc, mb x, const mt_weight *w)
+{
+    __asm__("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(x), "m"(*(const mt_weight(*)[2])w));
+    return acc;
+}
+/* Adds the four products of each lane; w: four weights. */
+KVCL_INLINE macc mt_add(macc acc, mt x, const mt_weight *w)
+{
+    return mt_add_pair(mt_add_pair(acc, x.a, w), x.b, w + 2);
 }
 /* The sums; w_sum: of the weights. */
-KVCL_INLINE mf mt_float(mdot acc, int32_t w_sum)
+KVCL_INLINE mf mt_float(macc acc, int32_t w_sum)
 {
-    __m512i sum = _mm512_add_epi32(_mm512_slli_epi32(acc.hi, 7), acc.lo);
-    return _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_set1_epi32(16256 * w_sum)));
+    KVCL_UNUSED(w_sum);
+    return _mm512_cvtepi32_ps(acc);
 }
 
 /* Sums of products of 16-bit integers, two a lane. */

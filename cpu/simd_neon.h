@@ -427,6 +427,7 @@ KVCL_INLINE msum v16_store_q15(uint32_t *out, v16 t, msum sum)
 
 #define MT_LO 256 /* of four numbers, bytes from the high parts to the low ones */
 typedef int8_t mt_weight;
+typedef mdot macc;
 
 /* Four rows x [4][64] to lanes of four bytes; numbers become 128 hi + lo. */
 KVCL_INLINE void mt_pack(const int16_t *x, unsigned char *out)
@@ -450,6 +451,7 @@ KVCL_INLINE void mt_pack(const int16_t *x, unsigned char *out)
         mb_store(out + MT_LO + 4 * i + 16, vreinterpretq_u8_s16(vzip2q_s16(l01, l23)));
     }
 }
+KVCL_INLINE macc macc_zero(void) { return mdot_zero(); }
 typedef struct mt {
     mlev hi, lo;
 } mt;
@@ -458,14 +460,14 @@ KVCL_INLINE mt mt_load(const unsigned char *x)
     return (mt){mlev_of(mb_load(x)), mlev_of(mb_load(x + MT_LO))};
 }
 /* Adds the four products of each lane; w: four weights. */
-KVCL_INLINE mdot mt_add(mdot acc, mt x, const mt_weight *w)
+KVCL_INLINE macc mt_add(macc acc, mt x, const mt_weight *w)
 {
     uint32_t word;
     memcpy(&word, w, sizeof word);
     return (mdot){m_dot4(acc.hi, x.hi, word), m_dot4(acc.lo, x.lo, word)};
 }
 /* The sums; w_sum: of the weights. */
-KVCL_INLINE mf mt_float(mdot acc, int32_t w_sum) { return mdot_float(acc, w_sum); }
+KVCL_INLINE mf mt_float(macc acc, int32_t w_sum) { return mdot_float(acc, w_sum); }
 
 /* Sums of products of 16-bit integers, two a lane. */
 typedef int32x4_t mq;

@@ -1,7 +1,8 @@
 /* simd_spectral.c - raw pages to spectral pages.  Definition: cpu/spectral.c
  *
  * Tokens stand in lanes while coefficients are made, slots afterwards: a component's row is
- * [r][slots].  What runs along the slots are plain loops, which compilers turn to vectors. */
+ * [r][slots].  What runs along the slots are plain loops, which compilers turn to vectors; they
+ * are compiled for each number of slots, since eight slots are less than a vector. */
 #include "simd_code.h"
 #include "spectral.h"
 
@@ -66,19 +67,47 @@ static void load_rows(const enc_task *e, bool of_v)
 }
 
 /* A component's tokens c [64] to u [r][slots]. */
-static void transform(uint32_t fold, uint32_t slots, const float *restrict c, float *restrict u)
+KVCL_INLINE void transform_slots(uint32_t slots, const float *restrict c, float *restrict u)
 {
+    uint32_t fold = KVCL_TOKENS / slots;
+    KVCL_UNROLL
     for (uint32_t j = 0; j < fold; j++)
         for (uint32_t s = 0; s < slots; s++)
             u[j * slots + s] = c[s * fold + j];
+    KVCL_UNROLL
     for (uint32_t h = 1; h < fold; h *= 2)
-        for (uint32_t j = 0; j < fold; j++)
-            if ((j & h) == 0)
-                for (uint32_t s = 0; s < slots; s++) {
-                    float a = u[j * slots + s], b = u[(j + h) * slots + s];
-                    u[j * slots + s] = a + b;
-                    u[(j + h) * slots + s] = a - b;
-                }
+        KVCL_UNROLL
+    for (uint32_t j = 0; j < fold; j++)
+        if ((j & h) == 0)
+            for (uint32_t s = 0; s < slots; s++) {
+                float a = u[j * slots + s], b = u[(j + h) * slots + s];
+                u[j * slots + s] = a + b;
+                u[(j + h) * slots + s] = a - b;
+            }
+}
+
+/* Calls f(slots, ...) with a constant number of slots. */
+#define EACH_SLOTS(f, slots, ...) \
+    do {                          \
+        switch (slots) {          \
+        case 64:                  \
+            f(64, __VA_ARGS__);   \
+            break;                \
+        case 32:                  \
+            f(32, __VA_ARGS__);   \
+            break;                \
+        case 16:                  \
+            f(16, __VA_ARGS__);   \
+            break;                \
+        default:                  \
+            f(8, __VA_ARGS__);    \
+            break;                \
+        }                         \
+    } while (0)
+
+static void transform(uint32_t slots, const float *c, float *u)
+{
+    EACH_SLOTS(transform_slots, slots, c, u);
 }
 
 static void coefficients(work *w, const kvcl_cpu_spectral *x)
@@ -91,22 +120,22 @@ static void coefficients(work *w, const kvcl_cpu_spectral *x)
                 w->rows[j][d] = (float)four[4 * d + j];
         KVCL_SIMD_FN(key_dot)(w->y, x->D, w->rows[0], MAX_D, CODE_TILE, c[0], KVCL_TOKENS);
         for (uint32_t j = 0; j < CODE_TILE; j++)
-            transform(x->fold, x->slots, c[j], w->u + (size_t)(i + j) * KVCL_TOKENS);
+            transform(x->slots, c[j], w->u + (size_t)(i + j) * KVCL_TOKENS);
     }
 }
 
 /* ---- codes --------------------------------------------------------------------------------- */
 
 /* sum += a b, slot by slot. */
-static void add_product(uint32_t n, const float *restrict a, const float *restrict b,
-                        float *restrict sum)
+KVCL_INLINE void add_product(uint32_t n, const float *restrict a, const float *restrict b,
+                             float *restrict sum)
 {
     for (uint32_t s = 0; s < n; s++)
         sum[s] = fmaf(a[s], b[s], sum[s]);
 }
 
 /* Halving tree over the lanes, to lane 0. */
-static void lanes_sum(uint32_t n, float (*sums)[KVCL_TOKENS])
+KVCL_INLINE void lanes_sum(uint32_t n, float (*sums)[KVCL_TOKENS])
 {
     for (uint32_t h = LANES / 2; h > 0; h /= 2)
         for (uint32_t j = 0; j < h; j++)
@@ -142,8 +171,8 @@ KVCL_INLINE void codes_of(uint32_t bits, uint32_t n, const float *restrict v,
     }
 }
 
-static void codes_8(uint32_t n, const float *restrict v, const float *restrict inv,
-                    uint32_t *restrict code, float *restrict level)
+KVCL_INLINE void codes_8(uint32_t n, const float *restrict v, const float *restrict inv,
+                         uint32_t *restrict code, float *restrict level)
 {
     for (uint32_t s = 0; s < n; s++) {
         float x = v[s] * (32.0f * inv[s]);
@@ -155,7 +184,7 @@ static void codes_8(uint32_t n, const float *restrict v, const float *restrict i
     }
 }
 
-static void code_row(uint32_t bits, uint32_t n, work *w)
+KVCL_INLINE void code_row(uint32_t bits, uint32_t n, work *w)
 {
     if (bits == 8)
         codes_8(n, w->v, w->inv, w->code, w->level);
@@ -167,14 +196,14 @@ static void code_row(uint32_t bits, uint32_t n, work *w)
         codes_of(1, n, w->v, w->inv, w->code, w->level);
 }
 
-static void put_codes(uint32_t n, const uint32_t *restrict code, uint32_t shift,
-                      uint32_t *restrict words)
+KVCL_INLINE void put_codes(uint32_t n, const uint32_t *restrict code, uint32_t shift,
+                           uint32_t *restrict words)
 {
     for (uint32_t s = 0; s < n; s++)
         words[s] |= code[s] << shift;
 }
 
-static void scale(uint32_t n, const float *restrict x, float factor, float *restrict out)
+KVCL_INLINE void scale(uint32_t n, const float *restrict x, float factor, float *restrict out)
 {
     for (uint32_t s = 0; s < n; s++)
         out[s] = x[s] * factor;
@@ -188,19 +217,39 @@ static const float *row_of(const work *w, const kvcl_cpu_spectral *x, uint32_t e
 }
 
 /* Factors of all slots to inv, sums of squares to e. */
-static void slot_factors(work *w, const kvcl_cpu_spectral *x)
+KVCL_INLINE void slot_factors(uint32_t slots, work *w, const kvcl_cpu_spectral *x)
 {
     memset(w->sums, 0, sizeof w->sums);
     for (uint32_t c = 0; c < x->head->n_codes; c++) {
-        scale(x->slots, row_of(w, x, x->order[c]), x->inverse[c], w->v);
-        add_product(x->slots, w->v, w->v, w->sums[0][c % LANES]);
+        scale(slots, row_of(w, x, x->order[c]), x->inverse[c], w->v);
+        add_product(slots, w->v, w->v, w->sums[0][c % LANES]);
     }
-    lanes_sum(x->slots, w->sums[0]);
+    lanes_sum(slots, w->sums[0]);
     memcpy(w->e, w->sums[0][0], sizeof w->e);
-    for (uint32_t s = 0; s < x->slots; s++) {
+    for (uint32_t s = 0; s < slots; s++) {
         float q = w->e[s] * x->head->inv_n;
         w->inv[s] = q < 1e-30f ? 0.0f : kvcl_recip(q * kvcl_rsqrt(q));
     }
+}
+
+/* Codes of all slots, and the sums of their norms. */
+KVCL_INLINE void make_codes(uint32_t slots, work *w, const kvcl_cpu_spectral *x)
+{
+    slot_factors(slots, w, x);
+    memset(w->sums, 0, sizeof w->sums);
+    for (uint32_t c = 0; c < x->head->n_codes; c++) {
+        uint32_t entry = x->order[c], place = x->place[entry];
+        const float *u = row_of(w, x, entry);
+        scale(slots, u, x->inverse[c], w->v);
+        code_row(8u >> (place >> 24), slots, w);
+        scale(slots, w->level, x->step[c], w->v);
+        put_codes(slots, w->code, place >> 16 & 31u, x->words + (size_t)(place & 0xffffu) * slots);
+        add_product(slots, u, u, w->sums[0][c % LANES]);
+        add_product(slots, w->v, w->v, w->sums[1][c % LANES]);
+        add_product(slots, u, w->v, w->sums[2][c % LANES]);
+    }
+    for (uint32_t i = 0; i < 3; i++)
+        lanes_sum(slots, w->sums[i]);
 }
 
 /* The stored norm of a slot; false for a bad one. */
@@ -226,22 +275,7 @@ static uint32_t encode(enc_task *e, size_t slot, bool of_v)
     memset(x->words, 0, (size_t)x->n_words * x->slots * sizeof *x->words);
     load_rows(e, of_v);
     coefficients(w, x);
-    slot_factors(w, x);
-    memset(w->sums, 0, sizeof w->sums);
-    for (uint32_t c = 0; c < x->head->n_codes; c++) {
-        uint32_t entry = x->order[c], place = x->place[entry];
-        const float *u = row_of(w, x, entry);
-        scale(x->slots, u, x->inverse[c], w->v);
-        code_row(8u >> (place >> 24), x->slots, w);
-        scale(x->slots, w->level, x->step[c], w->v);
-        put_codes(x->slots, w->code, place >> 16 & 31u,
-                  x->words + (size_t)(place & 0xffffu) * x->slots);
-        add_product(x->slots, u, u, w->sums[0][c % LANES]);
-        add_product(x->slots, w->v, w->v, w->sums[1][c % LANES]);
-        add_product(x->slots, u, w->v, w->sums[2][c % LANES]);
-    }
-    for (uint32_t i = 0; i < 3; i++)
-        lanes_sum(x->slots, w->sums[i]);
+    EACH_SLOTS(make_codes, x->slots, w, x);
     for (uint32_t s = 0; s < x->slots; s++)
         if (!store_norm(w, x, of_v, s))
             bad = kvcl_min_u32(bad, s * x->fold);

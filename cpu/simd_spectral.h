@@ -9,12 +9,14 @@
 #include "simd_code.h"
 #include "spectral.h"
 
+/* Of pairs; rows of 1 KiB would meet in few sets of a cache. */
+#define SP_PITCH (CODE_MAX_DIM + 16)
+
 typedef struct sp_work {
     /* aligned: loads that meet two cache lines cost twice */
     _Alignas(64) int16_t rows[CODE_MAX_DIM * KVCL_TOKENS];   /* of keys' components, [i][64] */
     _Alignas(64) int16_t levels[CODE_MAX_DIM * KVCL_TOKENS]; /* of values, [i][r][slots] */
-    _Alignas(
-        64) uint32_t pairs[KVCL_TOKENS / 2 * CODE_MAX_DIM]; /* [r][slots / 2][i] of two levels */
+    _Alignas(64) uint32_t pairs[KVCL_TOKENS / 2 * SP_PITCH]; /* [r][slots / 2][i] of two levels */
     _Alignas(64) unsigned char packed[CODE_MAX_DIM / 4 * 512];
     _Alignas(64) mt_weight weights[CODE_MAX_DIM * CODE_MAX_DIM]; /* of keys, [D][n_comp] */
     int32_t weight_sums[CODE_MAX_DIM];

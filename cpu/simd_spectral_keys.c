@@ -162,7 +162,7 @@ void KVCL_SIMD_FN(sp_levels)(sp_work *w, const kvcl_cpu_spectral *x)
     for (uint32_t i = 0; i < x->head->n_comp; i += 16)
         for (uint32_t half = 0; half < 2; half++) {
             const int16_t *from = w->levels + (size_t)i * KVCL_TOKENS + 32 * half;
-            uint32_t *to = w->pairs + (size_t)16 * half * CODE_MAX_DIM + i;
+            uint32_t *to = w->pairs + (size_t)16 * half * SP_PITCH + i;
             v16 block[16]; /* bits, no numbers */
             KVCL_UNROLL
             for (uint32_t j = 0; j < 16; j++)
@@ -170,25 +170,34 @@ void KVCL_SIMD_FN(sp_levels)(sp_work *w, const kvcl_cpu_spectral *x)
             v16_transpose(block);
             KVCL_UNROLL
             for (uint32_t j = 0; j < 16; j++)
-                v16_store((float *)(void *)(to + j * CODE_MAX_DIM), block[j]);
+                v16_store((float *)(void *)(to + j * SP_PITCH), block[j]);
         }
 }
 
 /* ---- keys ---------------------------------------------------------------------------------- */
 
-/* Transform across the fold of a component's row [r][slots]; both numbers are constants. */
-KVCL_INLINE void across(uint32_t fold, uint32_t slots, int16_t *restrict row)
+/* Transform across the fold of a component's row [r][slots], eight slots at a time; both numbers
+ * are constants. */
+KVCL_INLINE void across(uint32_t fold, uint32_t slots, int16_t *row)
 {
-    KVCL_UNROLL
-    for (uint32_t h = 1; h < fold; h *= 2)
+    for (uint32_t s = 0; s < slots; s += 8) {
+        short8x x[8];
         KVCL_UNROLL
-    for (uint32_t j = 0; j < fold; j++)
-        if ((j & h) == 0)
-            for (uint32_t s = 0; s < slots; s++) {
-                int16_t a = row[j * slots + s], b = row[(j + h) * slots + s];
-                row[j * slots + s] = (int16_t)(a + b);
-                row[(j + h) * slots + s] = (int16_t)(a - b);
+        for (uint32_t j = 0; j < fold; j++)
+            memcpy(&x[j], row + j * slots + s, sizeof x[j]);
+        KVCL_UNROLL
+        for (uint32_t h = 1; h < fold; h *= 2)
+            KVCL_UNROLL
+        for (uint32_t j = 0; j < fold; j++)
+            if ((j & h) == 0) {
+                short8x a = x[j], b = x[j + h];
+                x[j] = a + b;
+                x[j + h] = a - b;
             }
+        KVCL_UNROLL
+        for (uint32_t j = 0; j < fold; j++)
+            memcpy(row + j * slots + s, &x[j], sizeof x[j]);
+    }
 }
 
 static void transform(uint32_t fold, uint32_t n, int16_t *rows)
@@ -204,7 +213,7 @@ static void transform(uint32_t fold, uint32_t n, int16_t *rows)
 }
 
 /* A tile of keys: dims and registers of places, so that their sums stay in registers. */
-#define TILE_DIMS (V16_REGS == 1 ? 2u : 4u)
+#define TILE_DIMS 4u
 #define TILE_REGS (V16_REGS == 1 ? 4u : 2u)
 
 /* k[d][place] = fma(step, sum over the components, mean) of a tile. */
@@ -213,12 +222,12 @@ KVCL_INLINE void product(const sp_work *w, uint32_t n, uint32_t d, uint32_t reg,
 {
     const unsigned char *x = w->packed + (size_t)reg * 4 * M_LANES;
     const mt_weight *weights = w->weights + (size_t)d * n;
-    mdot acc[TILE_DIMS][TILE_REGS];
+    macc acc[TILE_DIMS][TILE_REGS];
     KVCL_UNROLL
     for (uint32_t e = 0; e < TILE_DIMS; e++)
         KVCL_UNROLL
     for (uint32_t j = 0; j < TILE_REGS; j++)
-        acc[e][j] = mdot_zero();
+        acc[e][j] = macc_zero();
     for (uint32_t i = 0; i < n; i += 4, x += 512) {
         mt v[TILE_REGS];
         KVCL_UNROLL

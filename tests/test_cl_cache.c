@@ -177,8 +177,8 @@ START_TEST(entry_of_another_program)
 }
 END_TEST
 
-/* Header and checksum right, but not a program: it was damaged before it was stored.  Mesa refuses a
- * wrong magic number of the SPIR-V behind its own 12 bytes; other damage can end the process. */
+/* Header and checksum right, but not a program: it was damaged before it was stored.  Mesa refuses
+ * a wrong magic number of the SPIR-V behind its own 12 bytes; other damage can end the process. */
 START_TEST(binary_that_the_driver_refuses)
 {
     char path[512];
