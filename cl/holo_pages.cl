@@ -72,9 +72,10 @@ static float8 kvcl_holo_components(const kvcl_holo_part *p, uint t0, uint i)
 {
     float z[TILE];
     if (FORM == KVCL_HOLO_SIDE) {
-        for (uint t = 0; t < TILE; t++)
-            z[t] = kvcl_holo_value(p, p->slots + (t0 + t) / p->fold * p->row_bytes,
-                                   (t0 + t) % p->fold * p->n_comp + i);
+        for (uint t = 0; t < TILE; t++) {
+            uint s = (t0 + t) / p->fold, j = kvcl_rest(t0 + t, s, p->fold);
+            z[t] = kvcl_holo_value(p, p->slots + s * p->row_bytes, j * p->n_comp + i);
+        }
         return vload8(0, z);
     }
     __global const uchar *row = p->slots + t0 / FOLD * p->row_bytes;
