@@ -114,6 +114,25 @@ static float output(const kvcl_spectral_part *p, __local const float *z, uint d,
     return kvcl_zero(fma(l, mean, sum));
 }
 
+// Outputs of the rows in parts.
+static void put_outputs(place w, kvcl_block b, const kvcl_spectral_part *v,
+                        __global const float *mean, uint row0, uint n_rows, uint G, uint n_q_heads,
+                        uint n_parts, __global float *ml, __global float *o, uint items)
+{
+    uint D = v->D;
+    EACH(i, ROWS * D)
+    {
+        uint r = i / D, d = kvcl_rest(i, r, D), row = row0 + r, query = row / G;
+        if (row >= n_rows || STAT(M, 0, r) == -INFINITY)
+            continue;
+        ulong to =
+            ((ulong)query * n_q_heads + b.hk * G + kvcl_rest(row, query, G)) * n_parts + b.part;
+        o[to * D + d] = output(v, w.qs + r * D, d, STAT(SUM, 0, r), mean[d]);
+        if (d == 0)
+            vstore2((float2)(STAT(M, 0, r), STAT(SUM, 0, r)), to, ml);
+    }
+}
+
 __kernel void kvcl_attn_spectral(KVCL_ATTN_QUANT_PARAMS, __global const uchar *basis,
                                  ulong basis_off, uint words_k, uint words_v, __local float4 *mem)
 {
@@ -164,16 +183,6 @@ __kernel void kvcl_attn_spectral(KVCL_ATTN_QUANT_PARAMS, __global const uchar *b
         w.qs[(2 * pair + 1) * D + j] = z.y;
     }
     SYNC;
-    EACH(i, ROWS * D)
-    {
-        uint r = i / D, d = kvcl_rest(i, r, D), row = row0 + r, query = row / G;
-        if (row >= n * G || STAT(M, 0, r) == -INFINITY)
-            continue;
-        ulong to =
-            ((ulong)query * n_q_heads + b.hk * G + kvcl_rest(row, query, G)) * n_parts + b.part;
-        o[o_off + to * D + d] =
-            output(&v, w.qs + r * D, d, STAT(SUM, 0, r), mean[n_kv_heads * D + d]);
-        if (d == 0)
-            vstore2((float2)(STAT(M, 0, r), STAT(SUM, 0, r)), to, ml + ml_off);
-    }
+    put_outputs(w, b, &v, mean + n_kv_heads * D, row0, n * G, G, n_q_heads, n_parts, ml + ml_off,
+                o + o_off, items);
 }

@@ -370,6 +370,70 @@ INLINE void prefetch(__global const uchar *pool, __global const uchar *basis, ul
     }
 }
 
+// Where tiles of keys are made.
+typedef struct tile_place {
+    __local float4 *qp; // [2][DIM]: rows turned back by a page, of the last two pages
+    __local uint4 *x;   // coefficients
+    __local float *keys, *steps;
+    const __local int *levels;
+    const __local uint4 *tables;
+} tile_place;
+
+// Scores of pages c0 .. c1: each round makes a tile's keys while one warp scores the tile before.
+static void make_scores(place w, tile_place tp, const kvcl_spectral_part *k, kvcl_block b, uint c0,
+                        uint c1, ulong page_words, lane_dims at, uint s[2 * PARTS][4],
+                        float2 k_mean, __global const float *table, uint n_rot, uint pairing)
+{
+    uint lid = (uint)get_local_id(0), items = GROUP, n_tiles = (c1 - c0 + 1) * (TOKENS / TILE);
+    for (uint tile = 0; tile <= n_tiles; tile++) {
+        uint c = c0 + tile / (TOKENS / TILE), t0 = tile % (TOKENS / TILE) * TILE;
+        if (tile < n_tiles) {
+            ulong page = page_words * slots[c];
+            make_coefficients(k->place, k->factor, k->words + page, t0 / FOLD, tp.levels, tp.tables,
+                              (__local uint *)tp.x);
+            if (lid < TILE)
+                tp.steps[lid] =
+                    k->head.quantum * vload_half((t0 + lid) / FOLD, k->norms + 2 * page);
+            if (t0 == 0) {
+                w.qp = tp.qp + c % 2 * DIM;
+                turn_rows(w, b.first + c - c0, DIM, table, n_rot, pairing, items);
+            }
+        }
+        if (tile > 0 && lid / 32 == tile % 8) {
+            uint was = tile - 1, page = c0 + was / (TOKENS / TILE);
+            uint token = was % (TOKENS / TILE) * TILE + lid % 32;
+            w.s[page * TOKENS + token] =
+                score_of(tp.keys + lid % 32 * PITCH, tp.qp + page % 2 * DIM);
+        }
+        SYNC;
+        if (tile < n_tiles)
+            make_keys(t0, at, s, k_mean, tp.steps, (__local const uint *)tp.x, table, n_rot,
+                      tp.keys);
+        SYNC;
+    }
+}
+
+// Outputs of the rows in parts, from z of their pairs.
+static void put_outputs(place w, kvcl_block b, const kvcl_spectral_part *v, __local const float2 *z,
+                        __global const float *mean, uint row0, uint n_rows, uint G, uint n_q_heads,
+                        uint n_parts, __global float *ml, __global float *o)
+{
+    for (uint i = (uint)get_local_id(0); i < ROWS / 2 * DIM; i += GROUP) {
+        uint pair = i / DIM, d = i % DIM;
+        float2 sum = output2((__global const uint *)v->synth, v->head.n_comp, z + pair, d);
+        for (uint j = 0; j < 2; j++) {
+            uint r = 2 * pair + j, row = row0 + r, query = row / G;
+            if (row >= n_rows || STAT(M, 0, r) == -INFINITY)
+                continue;
+            ulong to =
+                ((ulong)query * n_q_heads + b.hk * G + kvcl_rest(row, query, G)) * n_parts + b.part;
+            o[to * DIM + d] = kvcl_zero(fma(STAT(SUM, 0, r), mean[d], j == 0 ? sum.x : sum.y));
+            if (d == 0)
+                vstore2((float2)(STAT(M, 0, r), STAT(SUM, 0, r)), to, ml);
+        }
+    }
+}
+
 // ---- the kernel ---------------------------------------------------------------------------------
 
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
@@ -383,7 +447,6 @@ kvcl_attn_spectral_mma(KVCL_ATTN_QUANT_PARAMS, __global const uchar *basis, ulon
     __local int levels[64];
     __local uint4 tables[4];
     __local uint slots[PAGES];
-    __local float *keys = (__local float *)keys4, *steps = (__local float *)steps4;
     uint lid = (uint)get_local_id(0), items = GROUP;
     uint G = n_q_heads / n_kv_heads, row0 = (uint)get_group_id(1) * ROWS;
     kvcl_block b = kvcl_block_of((uint)get_group_id(0), n_kv_heads, begin, end, first_part);
@@ -412,33 +475,11 @@ kvcl_attn_spectral_mma(KVCL_ATTN_QUANT_PARAMS, __global const uchar *basis, ulon
     lane_dims at = dims_of(n_rot);
     load_basis((__global const uint *)k.synth, at, s);
     float2 k_mean = (float2)(mean[at.a], mean[at.b]);
-    uint n_tiles = (c1 - c0 + 1) * (TOKENS / TILE);
     SYNC;
     prefetch(pool + pool_off, basis + basis_off, page_words, words_k, words_v, n_kv_heads, b,
              slots + c0);
-    for (uint tile = 0; tile <= n_tiles; tile++) {
-        uint c = c0 + tile / (TOKENS / TILE), t0 = tile % (TOKENS / TILE) * TILE;
-        if (tile < n_tiles) {
-            ulong page = page_words * slots[c];
-            make_coefficients(k.place, k.factor, k.words + page, t0 / FOLD, levels, tables,
-                              (__local uint *)x4);
-            if (lid < TILE)
-                steps[lid] = k.head.quantum * vload_half((t0 + lid) / FOLD, k.norms + 2 * page);
-            if (t0 == 0) {
-                w.qp = qp + c % 2 * DIM;
-                turn_rows(w, b.first + c - c0, DIM, table, n_rot, pairing, items);
-            }
-        }
-        if (tile > 0 && lid / 32 == tile % 8) {
-            uint was = tile - 1, page = c0 + was / (TOKENS / TILE);
-            uint token = was % (TOKENS / TILE) * TILE + lid % 32;
-            scores[page * TOKENS + token] = score_of(keys + lid % 32 * PITCH, qp + page % 2 * DIM);
-        }
-        SYNC;
-        if (tile < n_tiles)
-            make_keys(t0, at, s, k_mean, steps, (__local const uint *)x4, table, n_rot, keys);
-        SYNC;
-    }
+    tile_place tp = {qp, x4, (__local float *)keys4, (__local float *)steps4, levels, tables};
+    make_scores(w, tp, &k, b, c0, c1, page_words, at, s, k_mean, table, n_rot, pairing);
     kvcl_spectral_part v;
     kvcl_spectral_of(&v, FOLD, DIM, n_kv_heads, words_k, words_v, basis + basis_off,
                      (__global uchar *)pool + pool_off, 0, 1, b.hk);
@@ -448,22 +489,8 @@ kvcl_attn_spectral_mma(KVCL_ATTN_QUANT_PARAMS, __global const uchar *basis, ulon
     __local uint4 *weights4 = (__local uint4 *)(keys4 + 4 * DIM);
     split_weights(w, c0, c1, (__local uint *)weights4);
     make_values(w, &v, page_words, c0, c1, weights4, tables, keys4, qs4);
-    for (uint i = lid; i < ROWS / 2 * DIM; i += GROUP) {
-        uint pair = i / DIM, d = i % DIM;
-        float2 sum = output2((__global const uint *)v.synth, v.head.n_comp,
-                             (__local const float2 *)qs4 + pair, d);
-        for (uint j = 0; j < 2; j++) {
-            uint r = 2 * pair + j, row = row0 + r, query = row / G;
-            if (row >= n * G || STAT(M, 0, r) == -INFINITY)
-                continue;
-            ulong to =
-                ((ulong)query * n_q_heads + b.hk * G + kvcl_rest(row, query, G)) * n_parts + b.part;
-            o[o_off + to * DIM + d] =
-                kvcl_zero(fma(STAT(SUM, 0, r), mean[n_kv_heads * DIM + d], j == 0 ? sum.x : sum.y));
-            if (d == 0)
-                vstore2((float2)(STAT(M, 0, r), STAT(SUM, 0, r)), to, ml + ml_off);
-        }
-    }
+    put_outputs(w, b, &v, (__local const float2 *)qs4, mean + n_kv_heads * DIM, row0, n * G, G,
+                n_q_heads, n_parts, ml + ml_off, o + o_off);
 }
 
 #endif
