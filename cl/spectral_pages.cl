@@ -1,6 +1,8 @@
 // spectral_pages.cl - parts of a basis and of a spectral page (engine/ops_spectral.h), levels and
 // keys' sums.  Stands before the kernels that use it.  Twin: cpu/spectral.c
 
+#define KVCL_SPECTRAL_TOKENS (KVCL_SPEC & 15u) // of a slot; kernels may add to KVCL_SPEC from 16 on
+
 // K or V of one head: its basis, and in a page its words and norms.
 typedef struct kvcl_spectral_part {
     kvcl_spectral_head head;
@@ -119,8 +121,8 @@ static void kvcl_spectral_page_of(kvcl_spectral_page *p, uint group, uint of_v,
 {
     uint i = group / n_kv_heads, hk = kvcl_rest(group, i, n_kv_heads);
     ulong at = ((ulong)pages[pages_off + i] * n_kv_heads + hk) * (ulong)(D * KVCL_TOKENS);
-    kvcl_spectral_of(&p->s, KVCL_SPEC, D, n_kv_heads, words_k, words_v, basis + basis_off,
-                     pool + pool_off, (ulong)slots[slots_off + i], of_v, hk);
+    kvcl_spectral_of(&p->s, KVCL_SPECTRAL_TOKENS, D, n_kv_heads, words_k, words_v,
+                     basis + basis_off, pool + pool_off, (ulong)slots[slots_off + i], of_v, hk);
     p->type = of_v ? type_v : type_k;
     p->raw = (of_v ? v + v_off : k + k_off) + at * (p->type == KVCL_F16 ? 2 : 4);
     p->page = first_page + i;
@@ -140,15 +142,16 @@ static uint kvcl_spectral_norm(const kvcl_spectral_part *p, float e, float uu, f
 
 #if KVCL_VECTOR_SHAPE
 
-// ---- sixteen places at a time (KVCL_SPEC: tokens of a slot) -------------------------------------
+// ---- sixteen places at a time -------------------------------------------------------------------
 //
 // A page's 64 numbers of a component, or its 64 tokens, are four vectors of places [r or j][slot]:
 // a vector holds 16 slots of one Walsh row r (token j), or all eight slots of two.
 
-#define KVCL_SPECTRAL_SLOTS (KVCL_TOKENS / KVCL_SPEC)
+#define KVCL_SPECTRAL_SLOTS (KVCL_TOKENS / KVCL_SPECTRAL_TOKENS)
 #define KVCL_SPECTRAL_VECTORS 4
-#define KVCL_SPECTRAL_OF_ROW (KVCL_SPEC < 4 ? 4 / KVCL_SPEC : 1) // vectors
-#define KVCL_SPECTRAL_FOLDS (KVCL_SPEC / 2 - KVCL_SPEC / 8)      // log2 of the tokens of a slot
+#define KVCL_SPECTRAL_OF_ROW (KVCL_SPECTRAL_TOKENS < 4 ? 4 / KVCL_SPECTRAL_TOKENS : 1) // vectors
+#define KVCL_SPECTRAL_FOLDS \
+    (KVCL_SPECTRAL_TOKENS / 2 - KVCL_SPECTRAL_TOKENS / 8) // log2 of the tokens of a slot
 
 // Levels by code, for each plane but bytes'.
 static void kvcl_spectral_tables(int16 *tables)
@@ -175,7 +178,7 @@ static int16 kvcl_spectral_levels_at(const int16 *tables, uint place, uint16 wor
 static int16 kvcl_spectral_levels(const kvcl_spectral_part *p, const int16 *tables, uint i, uint v)
 {
     const uint S = KVCL_SPECTRAL_SLOTS;
-#if KVCL_SPEC == 8
+#if KVCL_SPECTRAL_TOKENS == 8
     int8 level[2];
     for (uint half_ = 0; half_ < 2; half_++) {
         uint place = p->place[(2 * v + half_) * p->D + i];
@@ -198,7 +201,7 @@ static int16 kvcl_spectral_levels(const kvcl_spectral_part *p, const int16 *tabl
 // Their factors.
 static int16 kvcl_spectral_factors(const kvcl_spectral_part *p, uint i, uint v)
 {
-#if KVCL_SPEC == 8
+#if KVCL_SPECTRAL_TOKENS == 8
     __global const short *a = p->factor + 2 * v * p->D + i;
     return (int16)((int8)(a[0]), (int8)(a[p->D]));
 #else
@@ -222,7 +225,7 @@ static uint kvcl_spectral_quads(const kvcl_spectral_part *p, uint v)
 // Norms of the slots in vector v.
 static float16 kvcl_spectral_norms(const kvcl_spectral_part *p, uint v)
 {
-#if KVCL_SPEC == 8
+#if KVCL_SPECTRAL_TOKENS == 8
     float8 norm = vload_half8(0, p->norms);
     return (float16)(norm, norm);
 #else
@@ -264,14 +267,14 @@ static void kvcl_spectral_to_tokens(float16 *x)
 #define KVCL_SPECTRAL_DEFINE_WALSH(name, type)                    \
     static void name(type##16 * x)                                \
     {                                                             \
-        if (KVCL_SPEC == 8)                                       \
+        if (KVCL_SPECTRAL_TOKENS == 8)                            \
             KVCL_UNROLL for (uint v = 0; v < 4; v++) x[v] =       \
                 (type##16)(x[v].lo + x[v].hi, x[v].lo - x[v].hi); \
-        if (KVCL_SPEC >= 4) {                                     \
+        if (KVCL_SPECTRAL_TOKENS >= 4) {                          \
             KVCL_BUTTERFLY(type##16, x[0], x[1])                  \
             KVCL_BUTTERFLY(type##16, x[2], x[3])                  \
         }                                                         \
-        if (KVCL_SPEC >= 2) {                                     \
+        if (KVCL_SPECTRAL_TOKENS >= 2) {                          \
             KVCL_BUTTERFLY(type##16, x[0], x[2])                  \
             KVCL_BUTTERFLY(type##16, x[1], x[3])                  \
         }                                                         \
