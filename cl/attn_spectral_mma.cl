@@ -388,7 +388,7 @@ static void make_scores(place w, tile_place tp, const kvcl_spectral_part *k, kvc
     for (uint tile = 0; tile <= n_tiles; tile++) {
         uint c = c0 + tile / (TOKENS / TILE), t0 = tile % (TOKENS / TILE) * TILE;
         if (tile < n_tiles) {
-            ulong page = page_words * slots[c];
+            ulong page = page_words * w.slots[c];
             make_coefficients(k->place, k->factor, k->words + page, t0 / FOLD, tp.levels, tp.tables,
                               (__local uint *)tp.x);
             if (lid < TILE)
