@@ -1,6 +1,6 @@
 // attn_spectral_vec.cl - attention by block partials over spectral pages, vector shape.  Twin:
 // cpu/attn_spectral.c; KVCL_SPEC and what is assumed: attn_spectral.cl; rows: attn_rows_vec.cl;
-// places, levels of sixteen codes: spectral_pages.cl
+// places, levels of sixteen codes: spectral_vec_pages.cl
 //
 // kvcl_attn_spectral_vec: one work-item per block and KV head (dimension 0) and ROWS rows
 // (dimension 1).  Keys are multiplied as Walsh rows, since a row that has few codes then costs

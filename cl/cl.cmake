@@ -15,13 +15,13 @@ set(KVCL_CL_KERNELS
     cl/embed.cl cl/norm.cl cl/matvec.cl cl/matvec_wide.cl cl/matmul.cl cl/glu.cl cl/selftest.cl
     cl/defer.cl cl/defer_base.cl cl/defer_attn.cl cl/defer_matvec.cl
     cl/rope.cl cl/kv.cl cl/gram.cl cl/attn.cl cl/attn_vec.cl cl/attn_warp.cl
-    cl/fwht.cl cl/quant.cl cl/quant_vec.cl
-    cl/attn_quant.cl cl/attn_quant_vec.cl cl/attn_quant_mma.cl cl/block.cl cl/block_vec.cl
+    cl/fwht.cl cl/quant.cl cl/quant_vec.cl cl/attn_quant.cl cl/attn_quant_vec.cl
+    cl/attn_quant_mma.cl cl/block.cl cl/block_vec.cl
     cl/spectral.cl cl/spectral_vec.cl cl/attn_spectral.cl cl/attn_spectral_vec.cl
     cl/attn_spectral_mma.cl cl/holo.cl cl/rans.cl cl/svd.cl)
 set(KVCL_CL_TEXT cl/shared.h cl/defer.h cl/prelude.cl cl/pages.cl cl/ints.cl cl/mma.cl
     cl/attn_rows.cl cl/attn_rows_vec.cl cl/attn_spectral_rows.cl cl/quant_pages.cl
-    cl/block_pages.cl cl/spectral_pages.cl cl/holo_pages.cl
+    cl/block_pages.cl cl/spectral_pages.cl cl/spectral_vec_pages.cl cl/holo_pages.cl
     ${KVCL_CL_KERNELS})
 list(TRANSFORM KVCL_CL_TEXT PREPEND ${CMAKE_SOURCE_DIR}/)
 string(REPLACE ";" "|" files "${KVCL_CL_TEXT}")

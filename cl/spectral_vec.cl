@@ -1,6 +1,6 @@
 // spectral_vec.cl - raw pages to spectral pages, vector shape.  Twin: cpu/spectral.c; the lane
-// shape, KVCL_SPEC and what is assumed: cl/spectral.cl; places, parts of a page:
-// cl/spectral_pages.cl; codes: cl/quant_pages.cl
+// shape, KVCL_SPEC and what is assumed: cl/spectral.cl; parts of a page:
+// cl/spectral_pages.cl; places: cl/spectral_vec_pages.cl; codes: cl/quant_pages.cl
 //
 // One work-item per page and head: tokens in lanes while coefficients are made, then slots.
 

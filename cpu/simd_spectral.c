@@ -66,24 +66,34 @@ static void load_rows(const enc_task *e, bool of_v)
         memset(e->w->y + (size_t)d * KVCL_TOKENS, 0, skip * sizeof(float));
 }
 
-/* A component's tokens c [64] to u [r][slots]. */
+/* Eight numbers: slots come in eights. */
+typedef float float8x __attribute__((vector_size(32)));
+
+/* A component's tokens c [64] to u [r][slots]; slots is a constant. */
 KVCL_INLINE void transform_slots(uint32_t slots, const float *restrict c, float *restrict u)
 {
     uint32_t fold = KVCL_TOKENS / slots;
-    KVCL_UNROLL
-    for (uint32_t j = 0; j < fold; j++)
-        for (uint32_t s = 0; s < slots; s++)
-            u[j * slots + s] = c[s * fold + j];
-    KVCL_UNROLL
-    for (uint32_t h = 1; h < fold; h *= 2)
+    for (uint32_t s = 0; s < slots; s += 8) {
+        float8x x[8];
         KVCL_UNROLL
-    for (uint32_t j = 0; j < fold; j++)
-        if ((j & h) == 0)
-            for (uint32_t s = 0; s < slots; s++) {
-                float a = u[j * slots + s], b = u[(j + h) * slots + s];
-                u[j * slots + s] = a + b;
-                u[(j + h) * slots + s] = a - b;
+        for (uint32_t j = 0; j < fold; j++) {
+            const float *from = c + s * fold + j;
+            x[j] = (float8x){from[0],        from[fold],     from[2 * fold], from[3 * fold],
+                             from[4 * fold], from[5 * fold], from[6 * fold], from[7 * fold]};
+        }
+        KVCL_UNROLL
+        for (uint32_t h = 1; h < fold; h *= 2)
+            KVCL_UNROLL
+        for (uint32_t j = 0; j < fold; j++)
+            if ((j & h) == 0) {
+                float8x a = x[j], b = x[j + h];
+                x[j] = a + b;
+                x[j + h] = a - b;
             }
+        KVCL_UNROLL
+        for (uint32_t j = 0; j < fold; j++)
+            memcpy(u + j * slots + s, &x[j], sizeof x[j]);
+    }
 }
 
 /* Calls f(slots, ...) with a constant number of slots. */

@@ -41,11 +41,13 @@ before() {
     attn_warp) echo cl/attn.cl ;;
     block | block_vec) echo cl/block_pages.cl ;;
     quant_vec) echo cl/quant_pages.cl ;;
-    spectral) echo cl/ints.cl cl/spectral_pages.cl ;;
-    spectral_vec) echo cl/ints.cl cl/quant_pages.cl cl/spectral_pages.cl ;;
-    attn_spectral) echo cl/attn_rows.cl cl/ints.cl cl/spectral_pages.cl cl/attn_spectral_rows.cl ;;
-    attn_spectral_vec) echo cl/ints.cl cl/attn_rows_vec.cl cl/spectral_pages.cl ;;
-    attn_spectral_mma) echo cl/attn_rows.cl cl/ints.cl cl/spectral_pages.cl \
+    spectral) echo cl/spectral_pages.cl ;;
+    spectral_vec) echo cl/ints.cl cl/quant_pages.cl cl/spectral_pages.cl \
+        cl/spectral_vec_pages.cl ;;
+    attn_spectral) echo cl/attn_rows.cl cl/spectral_pages.cl cl/attn_spectral_rows.cl ;;
+    attn_spectral_vec) echo cl/ints.cl cl/attn_rows_vec.cl cl/spectral_pages.cl \
+        cl/spectral_vec_pages.cl ;;
+    attn_spectral_mma) echo cl/attn_rows.cl cl/spectral_pages.cl \
         cl/attn_spectral_rows.cl cl/mma.cl ;;
     holo) echo cl/attn_rows.cl cl/block_pages.cl cl/holo_pages.cl ;;
     attn_quant_mma) echo cl/mma.cl ;;
