@@ -1,8 +1,10 @@
 // attn_spectral_rows.cl - what the shapes of attention over spectral pages share: weights to
 // integers of folded tokens.  Stands, behind attn_rows.cl and spectral_pages.cl, before the kernels
 // that use it.
+//
+// KVCL_SPEC: tokens of a slot, + what the kernel adds from 16 on.
 
-#define FOLD KVCL_SPECTRAL_TOKENS
+#define FOLD (KVCL_SPEC & 15u)
 #define SLOTS (TOKENS / FOLD)
 
 // Weights of pages c0 .. c1 folded, times the norms of their values, to integers in place.  norms:
