@@ -143,8 +143,7 @@ __kernel void kvcl_attn_spectral(KVCL_ATTN_QUANT_PARAMS, __global const uchar *b
     b.last = min(b.last, (pos0 + (min(row0 + ROWS, n * G) - 1) / G) / TOKENS);
     uint n_pages = b.last < b.first ? 1 : b.last - b.first + 1;
     uint c0 = b.first % PAGES, c1 = c0 + n_pages - 1;
-    __global const float *mean =
-        means + means_off + b.hk * D + (ulong)kvcl_mean_epoch(b.first / PAGES) * 2 * n_kv_heads * D;
+    __global const float *mean = means + means_off + b.hk * D;
     place w;
     w.s = mem;
     w.qs = (__local float *)(w.s + PAGES * TOKENS);

@@ -460,8 +460,7 @@ kvcl_attn_spectral_mma(KVCL_ATTN_QUANT_PARAMS, __global const uchar *basis, ulon
                .red = (__local float *)red4,
                .stat = (__local float *)stat4,
                .slots = slots};
-    __global const float *mean = means + means_off + b.hk * DIM +
-                                 (ulong)kvcl_mean_epoch(b.first / PAGES) * 2 * n_kv_heads * DIM;
+    __global const float *mean = means + means_off + b.hk * DIM;
     ulong page_words = (ulong)(words_k + words_v + n_kv_heads) * SLOTS;
     table += table_off;
     kvcl_spectral_part k;

@@ -272,8 +272,7 @@ __kernel void kvcl_attn_spectral_vec(KVCL_ATTN_QUANT_PARAMS, __global const ucha
     if (b.first > b.last)
         return;
     uint c0 = b.first % PAGES, c1 = b.last % PAGES;
-    __global const float *mean =
-        means + means_off + b.hk * D + (ulong)kvcl_mean_epoch(b.first / PAGES) * 2 * n_kv_heads * D;
+    __global const float *mean = means + means_off + b.hk * D;
     __global const int *slots = pages + pages_off + b.first - c0 - begin / TOKENS;
     kvcl_spectral_part p;
     rows x;

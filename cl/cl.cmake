@@ -18,7 +18,7 @@ set(KVCL_CL_KERNELS
     cl/fwht.cl cl/quant.cl cl/quant_vec.cl cl/attn_quant.cl cl/attn_quant_vec.cl
     cl/attn_quant_mma.cl cl/block.cl cl/block_vec.cl
     cl/spectral.cl cl/spectral_vec.cl cl/attn_spectral.cl cl/attn_spectral_vec.cl
-    cl/attn_spectral_mma.cl cl/holo.cl cl/rans.cl cl/svd.cl)
+    cl/attn_spectral_mma.cl cl/holo.cl cl/rans.cl cl/rest.cl cl/svd.cl)
 set(KVCL_CL_TEXT cl/shared.h cl/defer.h cl/prelude.cl cl/pages.cl cl/ints.cl cl/mma.cl
     cl/attn_rows.cl cl/attn_rows_vec.cl cl/attn_spectral_rows.cl cl/quant_pages.cl
     cl/block_pages.cl cl/spectral_pages.cl cl/spectral_vec_pages.cl cl/holo_pages.cl
@@ -41,6 +41,6 @@ target_sources(kvcl_static PRIVATE
     cl/cl_defer.c cl/cl_defer_ops.c
     cl/cl_selftest.c cl/cl_rope.c cl/cl_kv.c cl/cl_attn.c cl/cl_fwht.c cl/cl_quant.c
     cl/cl_attn_quant.c cl/cl_block.c cl/cl_gram.c cl/cl_spectral.c cl/cl_attn_spectral.c
-    cl/cl_holo.c cl/cl_rans.c cl/cl_svd.c ${KVCL_CL_EMBEDDED})
+    cl/cl_holo.c cl/cl_rans.c cl/cl_rest.c cl/cl_svd.c ${KVCL_CL_EMBEDDED})
 target_include_directories(kvcl_static SYSTEM PUBLIC ${OPENCL_HEADERS} ${XXHASH_HEADERS})
 target_compile_definitions(kvcl_static PUBLIC KVCL_WITH_OPENCL)

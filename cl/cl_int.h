@@ -42,6 +42,7 @@
     X(attn_spectral_mma) \
     X(holo)              \
     X(rans)              \
+    X(rest)              \
     X(svd)
 
 typedef enum kvcl_cl_stem {

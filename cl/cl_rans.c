@@ -9,6 +9,7 @@ static void add_shape(kvcl_cl_launch *l, const kvcl_rans_shape *s)
     kvcl_cl_arg_u32(l, s->n_rows);
     kvcl_cl_arg_u32(l, s->n_cols);
     kvcl_cl_arg_u32(l, s->model_stride);
+    kvcl_cl_arg_u32(l, kvcl_rans_stride(s));
 }
 
 /* A group, or in the vector shape an item, per page. */

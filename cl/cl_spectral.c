@@ -54,6 +54,16 @@ kvcl_status kvcl_cl_spectral_enc(kvcl_queue *q, const kvcl_spectral_enc_args *a)
     return run(&l, &c, vector);
 }
 
+kvcl_status kvcl_cl_spectral_coef(kvcl_queue *q, const kvcl_spectral_coef_args *a)
+{
+    common c = {&a->shape, a->k,      a->v,          a->page_table, a->means,
+                a->basis,  a->coefs,  a->page_table, a->first_page, a->n_pages,
+                a->n_skip, a->type_k, a->type_v};
+    kvcl_cl_launch l;
+    KVCL_TRY(begin(q, KVCL_CL_STEM_spectral, "kvcl_spectral_coef", &c, &l));
+    return run(&l, &c, false);
+}
+
 kvcl_status kvcl_cl_spectral_dec(kvcl_queue *q, const kvcl_spectral_dec_args *a)
 {
     common c = {&a->shape, a->k,      a->v,          a->page_table, a->means,

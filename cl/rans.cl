@@ -10,7 +10,7 @@
 #define SPARE_WORDS (KVCL_RANS_SPARE + 2 * LANES)
 #define MAX_TAIL_STEPS 255u
 
-#define RANS_SHAPE uint n_pages, uint n_rows, uint n_cols, uint model_stride
+#define RANS_SHAPE uint n_pages, uint n_rows, uint n_cols, uint model_stride, uint value_stride
 #define RANS_ENC_PARAMS                                                                        \
     __global const uchar *values, ulong values_off, __global const uchar *models,              \
         ulong models_off, __global const uint *table, ulong table_off, __global uint *streams, \
@@ -205,7 +205,7 @@ __kernel void kvcl_rans_enc_vec(RANS_ENC_PARAMS)
     used[used_off + page] = 0;
     if (!models_known(p, n_rows))
         return;
-    values += values_off + (ulong)page * n;
+    values += values_off + (ulong)page * value_stride;
     streams += streams_off + (ulong)page * (slot_bytes / 4);
     uint steps = encode_tail(p, values, n, x);
     rans_words w = {(__global ushort *)(streams + KVCL_RANS_HEAD / 4), 0,
@@ -246,7 +246,7 @@ __kernel void kvcl_rans_dec_vec(RANS_DEC_PARAMS)
         return;
     rans_page p = {table + table_off, models + models_off + (ulong)page * model_stride, n_cols};
     uint offset = places[places_off + 2 * page], bytes = places[places_off + 2 * page + 1];
-    values += values_off + (ulong)page * n;
+    values += values_off + (ulong)page * value_stride;
     streams += streams_off;
     rans_parts parts;
     good = models_known(p, n_rows) && read_parts(streams, streams_bytes, offset, bytes, n, &parts);
@@ -403,7 +403,7 @@ __kernel void kvcl_rans_enc(RANS_ENC_PARAMS)
     uint page = (uint)get_group_id(0), n = n_rows * n_cols, height = 0, x;
     rans_votes votes = votes_begin(masks);
     rans_page p = {table + table_off, models + models_off + (ulong)page * model_stride, n_cols};
-    values += values_off + (ulong)page * n;
+    values += values_off + (ulong)page * value_stride;
     streams += streams_off + (ulong)page * (slot_bytes / 4);
     // (a page of unknown models has no values, as far as the loops are concerned)
     uint known = models_known(p, n_rows, &votes);
@@ -427,7 +427,7 @@ __kernel void kvcl_rans_dec(RANS_DEC_PARAMS)
     uint offset = places[places_off + 2 * page], bytes = places[places_off + 2 * page + 1];
     rans_votes votes = votes_begin(masks);
     rans_page p = {table + table_off, models + models_off + (ulong)page * model_stride, n_cols};
-    values += values_off + (ulong)page * n;
+    values += values_off + (ulong)page * value_stride;
     streams += streams_off;
     rans_parts parts = {0, 0, 0};
     uint good = read_parts(streams, streams_bytes, offset, bytes, n, &parts);

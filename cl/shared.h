@@ -227,26 +227,17 @@ KVCL_FN unsigned int kvcl_spectral_inverse(unsigned int of_v, unsigned int D)
 {
     return KVCL_SPECTRAL_HEAD + (of_v ? 1u : 2u) * D * D;
 }
-KVCL_FN unsigned int kvcl_spectral_step(unsigned int of_v, unsigned int D, unsigned int fold)
-{
-    return kvcl_spectral_inverse(of_v, D) + 4u * fold * D;
-}
-KVCL_FN unsigned int kvcl_spectral_place(unsigned int of_v, unsigned int D, unsigned int fold)
-{
-    return kvcl_spectral_inverse(of_v, D) + 8u * fold * D;
-}
-KVCL_FN unsigned int kvcl_spectral_factor(unsigned int of_v, unsigned int D, unsigned int fold)
-{
-    return kvcl_spectral_inverse(of_v, D) + 12u * fold * D;
-}
-KVCL_FN unsigned int kvcl_spectral_order(unsigned int of_v, unsigned int D, unsigned int fold)
-{
-    return kvcl_spectral_inverse(of_v, D) + 14u * fold * D;
-}
-KVCL_FN unsigned int kvcl_spectral_part_bytes(unsigned int of_v, unsigned int D, unsigned int fold)
-{
-    return kvcl_spectral_inverse(of_v, D) + 16u * fold * D;
-}
+#define KVCL_SPECTRAL_TABLE(name, bytes)                                         \
+    KVCL_FN unsigned int kvcl_spectral_##name(unsigned int of_v, unsigned int D, \
+                                              unsigned int fold)                 \
+    {                                                                            \
+        return kvcl_spectral_inverse(of_v, D) + (bytes)*fold * D;                \
+    }
+KVCL_SPECTRAL_TABLE(step, 4u)
+KVCL_SPECTRAL_TABLE(place, 8u)
+KVCL_SPECTRAL_TABLE(factor, 12u)
+KVCL_SPECTRAL_TABLE(order, 14u)
+KVCL_SPECTRAL_TABLE(part_bytes, 16u)
 
 /* Superposed pages (engine/ops_holo.h): is token j's sign of class c minus?  Both below 8. */
 KVCL_FN unsigned int kvcl_holo_minus(unsigned int j, unsigned int c)
@@ -274,9 +265,8 @@ KVCL_FN unsigned int kvcl_mean_epoch(unsigned int block)
 
 /* The entropy coder of pages (engine/ops_pack.h).  A model's tables are KVCL_RANS_WORDS words (made
  * by engine/rans_model.c): an entry for each int8 value, as an unsigned byte, for encoding; an
- * entry for each of 4096 slots for decoding.  An entry: frequency << 20 | place << 8 | value, the
- * place being where the value's slots begin (encoding) or the slot's number among them (decoding).
- */
+ * entry for each of 4096 slots for decoding.  An entry: frequency << 20 | place << 8 | value;
+ * place: where the value's slots begin (encoding), the slot's number among them (decoding). */
 #define KVCL_RANS_MODELS 96u
 #define KVCL_RANS_SLOTS 256u /* first word of the decoding entries */
 #define KVCL_RANS_WORDS (KVCL_RANS_SLOTS + 4096u)
@@ -290,6 +280,18 @@ KVCL_FN unsigned int kvcl_rans_freq(unsigned int entry) { return entry >> 20; }
 KVCL_FN unsigned int kvcl_rans_place(unsigned int entry) { return entry >> 8 & 4095u; }
 /* -128 stands for any value, which follows in eight plain bits. */
 KVCL_FN unsigned int kvcl_rans_escapes(unsigned int entry) { return (entry & 255u) == 128u; }
+
+/* Pages at rest (engine/ops_rest.h): a rung's step; the model of a row's deviation at it. */
+KVCL_FN float kvcl_rest_step(unsigned int rung)
+{
+    float m = 2048.0f * kvcl_exp(-0.0108304243f * (float)(64 - (int)(rung & 63u)));
+    return (float)kvcl_round(m) * KVCL_AS_FLOAT((int)((rung / 64u + 112u) << 23));
+}
+KVCL_FN unsigned int kvcl_rest_model(int scale, unsigned int rung)
+{
+    int s = (scale - (int)rung + 520) >> 4; /* half Gauss, half Laplace: */
+    return (s < 0 ? 0u : s > 31 ? 31u : (unsigned int)s) + 32u;
+}
 
 /* Counter-based input of the self-test: a well-mixed word of i (xorshift-multiply). */
 KVCL_FN unsigned int kvcl_mix(unsigned int i)

@@ -178,6 +178,43 @@ __kernel void kvcl_spectral_enc(KVCL_SPECTRAL_PARAMS(__global const, __global), 
         bad[bad_off + get_group_id(0)] = (int)w.bad;
 }
 
+// ---- coefficients -------------------------------------------------------------------------------
+
+// Coefficients of K or V of a head, in levels of 8 bits, to where codes of 8 bits would be.
+static void store_coefs(const part *p, __local work *w, __global float *to)
+{
+    uint items = (uint)get_local_size(0), N = p->s.head.n_codes, slot_floats = FOLD * p->s.D;
+    EACH(at, p->s.n_words * SLOTS * 4) { to[at] = 0.0f; }
+    barrier(CLK_GLOBAL_MEM_FENCE);
+    for (uint t0 = 0; t0 < KVCL_TOKENS; t0 += CHUNK) {
+        SYNC;
+        transform(p, w, t0, items);
+        EACH(at, AT_ONCE * N)
+        {
+            uint n = at / AT_ONCE, slot = at % AT_ONCE, entry = p->s.order[n];
+            uint place = p->s.place[entry], word = place & 0xffffu, byte = place >> 19 & 3u;
+            if (place >> 24 == 0)
+                to[(word * SLOTS + t0 / FOLD + slot) * 4 + byte] =
+                    (w->u[slot * slot_floats + entry] * p->s.inverse[n]) * 32.0f;
+        }
+    }
+    SYNC;
+}
+
+// (pool stands for the coefficients, slots for nothing)
+__kernel void kvcl_spectral_coef(KVCL_SPECTRAL_PARAMS(__global const, __global))
+{
+    __local work w;
+    uint page = (uint)get_group_id(0) / n_kv_heads;
+    for (uint of_v = 0; of_v < 2; of_v++) {
+        part p;
+        kvcl_spectral_page_of(&p, (uint)get_group_id(0), of_v, KVCL_SPECTRAL_ARGS);
+        ulong first =
+            (ulong)page * (words_k + words_v) + (of_v ? words_k : 0) + p.s.head.first_word;
+        store_coefs(&p, &w, (__global float *)(pool + pool_off) + first * SLOTS * 4);
+    }
+}
+
 // ---- decoder ------------------------------------------------------------------------------------
 
 static void store(const part *p, uint t, uint d, float x)

@@ -124,7 +124,7 @@ static void kvcl_spectral_page_of(kvcl_spectral_page *p, uint group, uint of_v,
     p->type = of_v ? type_v : type_k;
     p->raw = (of_v ? v + v_off : k + k_off) + at * (p->type == KVCL_F16 ? 2 : 4);
     p->page = first_page + i;
-    p->means = means + means_off + kvcl_quant_mean_at(p->page, of_v, n_kv_heads, hk, D);
+    p->means = means + means_off + (of_v * n_kv_heads + hk) * D;
     p->n_skip = p->page == 0 ? n_skip : 0;
 }
 

@@ -20,7 +20,7 @@ static void unpack(const kvcl_attn_spectral_args *a, uint32_t page, uint32_t hk,
     kvcl_cpu_spectral k = kvcl_cpu_spectral_at(s, a->basis, a->pool, slot, false, hk);
     kvcl_cpu_spectral v = kvcl_cpu_spectral_at(s, a->basis, a->pool, slot, true, hk);
     const float *table = kvcl_cpu_ptr(a->table);
-    kvcl_cpu_spectral_keys(&k, kvcl_cpu_spectral_mean(s, a->means, page, false, hk), out->k_turned);
+    kvcl_cpu_spectral_keys(&k, kvcl_cpu_spectral_mean(s, a->means, false, hk), out->k_turned);
     for (uint32_t t = 0; table && t < KVCL_TOKENS; t++)
         kvcl_cpu_turn(a->pairing, a->n_rot, table + (size_t)t * a->n_rot, false,
                       out->k_turned + t * k.D);
@@ -64,8 +64,7 @@ static void attend(const kvcl_attn_spectral_args *a, const kvcl_cpu_attn_task *t
 {
     uint32_t D = a->in.head_dim, n_seen = 0;
     kvcl_cpu_spectral v = kvcl_cpu_spectral_basis(&a->shape, a->basis, true, task->hk);
-    const float *v_mean =
-        kvcl_cpu_spectral_mean(&a->shape, a->means, task->first_page, true, task->hk);
+    const float *v_mean = kvcl_cpu_spectral_mean(&a->shape, a->means, true, task->hk);
     kvcl_cpu_attn_pages parts = {.seen = {false}};
     float qs[256], s[KVCL_TOKENS], z[256];
     kvcl_cpu_attn_query(&a->in, i, h, qs);

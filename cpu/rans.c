@@ -181,8 +181,9 @@ void kvcl_cpu_rans_enc_pages(const kvcl_rans_enc_args *a, kvcl_cpu_part *p,
 {
     uint32_t n = a->shape.n_rows * a->shape.n_cols, *used = kvcl_cpu_ptr(a->used);
     uint16_t *words = (uint16_t *)(void *)p->scratch;
+    size_t stride = kvcl_rans_stride(&a->shape);
     for (uint32_t page, end; kvcl_cpu_take(p, a->shape.n_pages, 1, &page, &end);) {
-        const int8_t *values = (const int8_t *)kvcl_cpu_ptr(a->values) + (size_t)page * n;
+        const int8_t *values = (const int8_t *)kvcl_cpu_ptr(a->values) + page * stride;
         unsigned char *slot = (unsigned char *)kvcl_cpu_ptr(a->streams);
         kvcl_rans_coder c = coder_of(&a->shape, a->models, a->table, page);
         slot += (size_t)page * a->slot_bytes;
@@ -257,8 +258,9 @@ void kvcl_cpu_rans_dec_pages(const kvcl_rans_dec_args *a, kvcl_cpu_part *p,
 {
     uint32_t n = a->shape.n_rows * a->shape.n_cols, *bad = kvcl_cpu_ptr(a->bad);
     const uint32_t *places = kvcl_cpu_ptr(a->places);
+    size_t stride = kvcl_rans_stride(&a->shape);
     for (uint32_t page, end; kvcl_cpu_take(p, a->shape.n_pages, 1, &page, &end);) {
-        int8_t *values = (int8_t *)kvcl_cpu_ptr(a->values) + (size_t)page * n;
+        int8_t *values = (int8_t *)kvcl_cpu_ptr(a->values) + page * stride;
         uint64_t at = 4 * (uint64_t)places[2 * page];
         uint32_t bytes = places[2 * page + 1];
         kvcl_rans_coder c = coder_of(&a->shape, a->models, a->table, page);

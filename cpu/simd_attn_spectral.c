@@ -182,6 +182,8 @@ static void run_task(as_task *s, uint32_t b, uint32_t first_row, uint32_t end_ro
     aq_task *t = &s->t;
     if (!KVCL_SIMD_FN(aq_begin)(t, b, first_row, end_row))
         return;
+    t->mean_k = kvcl_cpu_spectral_mean(&s->a->shape, s->a->means, false, t->hk);
+    t->mean_v = kvcl_cpu_spectral_mean(&s->a->shape, s->a->means, true, t->hk);
     kvcl_cpu_spectral v = kvcl_cpu_spectral_basis(&s->a->shape, s->a->basis, true, t->hk);
     if (s->loaded != t->hk) {
         kvcl_cpu_spectral k = kvcl_cpu_spectral_basis(&s->a->shape, s->a->basis, false, t->hk);

@@ -24,7 +24,7 @@ typedef struct work {
 _Static_assert(sizeof(work) <= KVCL_CPU_SCRATCH_BYTES, "scratch of a thread");
 
 typedef struct enc_task {
-    const kvcl_spectral_enc_args *a;
+    const kvcl_spectral_coef_args *a; /* where rows come from */
     work *w;
     kvcl_cpu_spectral x;
     size_t raw; /* first element of the head's raw page */
@@ -41,10 +41,10 @@ static v16 load_raw(kvcl_type type, const unsigned char *p, size_t i)
 /* Rows around their mean to y; those that nobody reads are nothing. */
 static void load_rows(const enc_task *e, bool of_v)
 {
-    const kvcl_spectral_enc_args *a = e->a;
+    const kvcl_spectral_coef_args *a = e->a;
     kvcl_type type = of_v ? a->type_v : a->type_k;
     const unsigned char *p = kvcl_cpu_ptr(of_v ? a->v : a->k);
-    const float *mean = kvcl_cpu_spectral_mean(&a->shape, a->means, e->page, of_v, e->hk);
+    const float *mean = kvcl_cpu_spectral_mean(&a->shape, a->means, of_v, e->hk);
     uint32_t D = e->x.D, skip = e->page == 0 ? a->n_skip : 0;
     assert(p);
     p += kvcl_type_bytes(type, e->raw);
@@ -275,13 +275,13 @@ static bool store_norm(const work *w, const kvcl_cpu_spectral *x, bool of_v, uin
 }
 
 /* K or V of a head; returns the first token of the first bad slot. */
-static uint32_t encode(enc_task *e, size_t slot, bool of_v)
+static uint32_t encode(enc_task *e, kvcl_view pool, size_t slot, bool of_v)
 {
-    const kvcl_spectral_enc_args *a = e->a;
+    const kvcl_spectral_coef_args *a = e->a;
     kvcl_cpu_spectral *x = &e->x;
     work *w = e->w;
     uint32_t bad = KVCL_TOKENS;
-    *x = kvcl_cpu_spectral_at(&a->shape, a->basis, a->pool, slot, of_v, e->hk);
+    *x = kvcl_cpu_spectral_at(&a->shape, a->basis, pool, slot, of_v, e->hk);
     memset(x->words, 0, (size_t)x->n_words * x->slots * sizeof *x->words);
     load_rows(e, of_v);
     coefficients(w, x);
@@ -292,18 +292,57 @@ static uint32_t encode(enc_task *e, size_t slot, bool of_v)
     return bad;
 }
 
+static enc_task task_of(const kvcl_spectral_coef_args *a, kvcl_cpu_part *p, uint32_t task)
+{
+    uint32_t Hk = a->shape.n_kv_heads, i = task / Hk;
+    const int32_t *from = kvcl_cpu_ptr(a->page_table);
+    enc_task e = {.a = a, .w = (work *)(void *)p->scratch, .hk = task % Hk};
+    e.page = a->first_page + i;
+    e.raw = ((size_t)from[i] * Hk + e.hk) * a->shape.head_dim * KVCL_TOKENS;
+    return e;
+}
+
 void KVCL_SIMD_FN(spectral_enc)(const void *args, kvcl_cpu_part *p)
 {
     const kvcl_spectral_enc_args *a = args;
+    const kvcl_spectral_coef_args source = kvcl_spectral_source(a);
     uint32_t Hk = a->shape.n_kv_heads;
-    const int32_t *from = kvcl_cpu_ptr(a->page_table), *to = kvcl_cpu_ptr(a->pool_table);
+    const int32_t *to = kvcl_cpu_ptr(a->pool_table);
     int32_t *bad = kvcl_cpu_ptr(a->bad);
     for (uint32_t task, end; kvcl_cpu_take(p, a->n_pages * Hk, 1, &task, &end);) {
-        uint32_t i = task / Hk;
-        enc_task e = {.a = a, .w = (work *)(void *)p->scratch, .hk = task % Hk};
-        e.page = a->first_page + i;
-        e.raw = ((size_t)from[i] * Hk + e.hk) * a->shape.head_dim * KVCL_TOKENS;
-        uint32_t bad_k = encode(&e, (size_t)to[i], false);
-        bad[task] = (int32_t)kvcl_min_u32(bad_k, encode(&e, (size_t)to[i], true));
+        enc_task e = task_of(&source, p, task);
+        uint32_t bad_k = encode(&e, a->pool, (size_t)to[task / Hk], false);
+        bad[task] = (int32_t)kvcl_min_u32(bad_k, encode(&e, a->pool, (size_t)to[task / Hk], true));
+    }
+}
+
+/* Of K or V of a head, in levels of 8 bits, to the head's words of a page of coefficients. */
+static void store_coefs(enc_task *e, uint32_t page, bool of_v)
+{
+    const kvcl_spectral_shape *s = &e->a->shape;
+    kvcl_cpu_spectral *x = &e->x;
+    *x = kvcl_cpu_spectral_basis(s, e->a->basis, of_v, e->hk);
+    float *to = (float *)kvcl_cpu_ptr(e->a->coefs) +
+                kvcl_cpu_spectral_first(s, x, page, of_v) * x->slots * 4;
+    memset(to, 0, kvcl_cpu_spectral_n_words(s, x, of_v, e->hk) * (size_t)x->slots * 16);
+    load_rows(e, of_v);
+    coefficients(e->w, x);
+    for (uint32_t c = 0; c < x->head->n_codes; c++) {
+        uint32_t entry = x->order[c], place = x->place[entry];
+        const float *u = row_of(e->w, x, entry);
+        float *at = to + (size_t)(place & 0xffffu) * x->slots * 4 + (place >> 19 & 3u);
+        for (uint32_t i = 0; i < x->slots && place >> 24 == 0; i++)
+            at[4 * i] = (u[i] * x->inverse[c]) * 32.0f;
+    }
+}
+
+void KVCL_SIMD_FN(spectral_coef)(const void *args, kvcl_cpu_part *p)
+{
+    const kvcl_spectral_coef_args *a = args;
+    uint32_t Hk = a->shape.n_kv_heads;
+    for (uint32_t task, end; kvcl_cpu_take(p, a->n_pages * Hk, 1, &task, &end);) {
+        enc_task e = task_of(a, p, task);
+        store_coefs(&e, task / Hk, false);
+        store_coefs(&e, task / Hk, true);
     }
 }

@@ -38,18 +38,30 @@ kvcl_cpu_spectral kvcl_cpu_spectral_at(const kvcl_spectral_shape *s, kvcl_view b
     unsigned char *at = (unsigned char *)pool.buf->impl + pool.off + slot * page_bytes;
     unsigned char *norms = at + part[0] + part[1] + (of_v ? part[2] : 0);
     uint32_t *words = (uint32_t *)(void *)(at + (of_v ? part[0] : 0));
-    bool last = hk + 1 == s->n_kv_heads;
     x.words = words + (size_t)x.head->first_word * x.slots;
     x.norms = (uint16_t *)(void *)norms + (size_t)hk * x.slots;
-    x.n_words = last ? (of_v ? s->words_v : s->words_k) - x.head->first_word : x.head->n_words;
+    x.n_words = kvcl_cpu_spectral_n_words(s, &x, of_v, hk);
     return x;
 }
 
-const float *kvcl_cpu_spectral_mean(const kvcl_spectral_shape *s, kvcl_view means, uint32_t page,
-                                    bool of_v, uint32_t hk)
+uint32_t kvcl_cpu_spectral_n_words(const kvcl_spectral_shape *s, const kvcl_cpu_spectral *x,
+                                   bool of_v, uint32_t hk)
 {
-    kvcl_quant_shape heads = {.n_kv_heads = s->n_kv_heads, .head_dim = s->head_dim};
-    return kvcl_cpu_quant_mean(&heads, means, page, of_v, hk);
+    bool last = hk + 1 == s->n_kv_heads;
+    return last ? (of_v ? s->words_v : s->words_k) - x->head->first_word : x->head->n_words;
+}
+
+size_t kvcl_cpu_spectral_first(const kvcl_spectral_shape *s, const kvcl_cpu_spectral *x,
+                               uint32_t page, bool of_v)
+{
+    return (size_t)page * (s->words_k + s->words_v) + (of_v ? s->words_k : 0) + x->head->first_word;
+}
+
+const float *kvcl_cpu_spectral_mean(const kvcl_spectral_shape *s, kvcl_view means, bool of_v,
+                                    uint32_t hk)
+{
+    const float *all = kvcl_cpu_ptr(means);
+    return all + ((of_v ? s->n_kv_heads : 0u) + hk) * (size_t)s->head_dim;
 }
 
 /* ---- decoding ------------------------------------------------------------------------------ */
@@ -129,18 +141,19 @@ typedef struct enc_work {
 _Static_assert(sizeof(enc_work) <= KVCL_CPU_SCRATCH_BYTES, "a page");
 
 typedef struct enc_task {
-    const kvcl_spectral_enc_args *a;
+    kvcl_spectral_coef_args a; // where rows come from
     enc_work *w;
     uint32_t page, hk;
     size_t raw; // first element of the head's raw page
 } enc_task;
 
 // Rows around their mean; those that nobody reads are nothing.
-static void load_rows(const enc_task *e, bool of_v, const float *mean)
+static void load_rows(const enc_task *e, bool of_v)
 {
-    uint32_t D = e->a->shape.head_dim, skip = e->page == 0 ? e->a->n_skip : 0;
-    kvcl_type type = of_v ? e->a->type_v : e->a->type_k;
-    const void *pool = kvcl_cpu_ptr(of_v ? e->a->v : e->a->k);
+    uint32_t D = e->a.shape.head_dim, skip = e->page == 0 ? e->a.n_skip : 0;
+    kvcl_type type = of_v ? e->a.type_v : e->a.type_k;
+    const void *pool = kvcl_cpu_ptr(of_v ? e->a.v : e->a.k);
+    const float *mean = kvcl_cpu_spectral_mean(&e->a.shape, e->a.means, of_v, e->hk);
     for (uint32_t t = 0; t < KVCL_TOKENS; t++)
         for (uint32_t d = 0; d < D; d++) {
             size_t at = e->raw + (of_v ? (size_t)t * D + d : (size_t)d * KVCL_TOKENS + t);
@@ -211,36 +224,79 @@ static bool encode_slot(const kvcl_cpu_spectral *x, bool of_v, uint32_t slot, co
     return tuu - tuu == 0.0f && (x->norms[slot] & 0x7c00u) != 0x7c00u;
 }
 
-// K or V of a head; returns the first token of the first bad slot.
-static uint32_t encode(const enc_task *e, size_t slot, bool of_v)
+// Coefficients of K or V of a head to e->w->u, slot by slot.
+static void analyse(const enc_task *e, const kvcl_cpu_spectral *x, bool of_v)
 {
-    const kvcl_spectral_shape *s = &e->a->shape;
-    kvcl_cpu_spectral x = kvcl_cpu_spectral_at(s, e->a->basis, e->a->pool, slot, of_v, e->hk);
+    size_t n = (size_t)x->fold * x->D;
+    load_rows(e, of_v);
+    for (uint32_t i = 0; i < x->slots; i++)
+        transform(x, e->w->y + i * n, e->w->u + i * n);
+}
+
+// K or V of a head; returns the first token of the first bad slot.
+static uint32_t encode(const enc_task *e, kvcl_view pool, size_t slot, bool of_v)
+{
+    kvcl_cpu_spectral x = kvcl_cpu_spectral_at(&e->a.shape, e->a.basis, pool, slot, of_v, e->hk);
     uint32_t bad = KVCL_TOKENS;
-    size_t n = (size_t)x.fold * x.D;
     memset(x.words, 0, (size_t)x.n_words * x.slots * sizeof *x.words);
-    load_rows(e, of_v, kvcl_cpu_spectral_mean(s, e->a->means, e->page, of_v, e->hk));
-    for (uint32_t i = 0; i < x.slots; i++) {
-        transform(&x, e->w->y + i * n, e->w->u + i * n);
-        if (!encode_slot(&x, of_v, i, e->w->u + i * n))
+    analyse(e, &x, of_v);
+    for (uint32_t i = 0; i < x.slots; i++)
+        if (!encode_slot(&x, of_v, i, e->w->u + i * (size_t)x.fold * x.D))
             bad = kvcl_min_u32(bad, i * x.fold);
-    }
     return bad;
+}
+
+static enc_task task_of(const kvcl_spectral_coef_args *a, kvcl_cpu_part *p, uint32_t task)
+{
+    uint32_t Hk = a->shape.n_kv_heads, i = task / Hk;
+    const int32_t *from = kvcl_cpu_ptr(a->page_table);
+    enc_task e = {.a = *a, .page = a->first_page + i, .hk = task % Hk};
+    e.w = (enc_work *)(void *)p->scratch;
+    e.raw = ((size_t)from[i] * Hk + e.hk) * a->shape.head_dim * KVCL_TOKENS;
+    return e;
 }
 
 void kvcl_cpu_spectral_enc(const void *args, kvcl_cpu_part *p)
 {
     const kvcl_spectral_enc_args *a = args;
+    const kvcl_spectral_coef_args source = kvcl_spectral_source(a);
     uint32_t Hk = a->shape.n_kv_heads;
-    const int32_t *from = kvcl_cpu_ptr(a->page_table), *to = kvcl_cpu_ptr(a->pool_table);
+    const int32_t *to = kvcl_cpu_ptr(a->pool_table);
     int32_t *bad = kvcl_cpu_ptr(a->bad);
     for (uint32_t task, end; kvcl_cpu_take(p, a->n_pages * Hk, 1, &task, &end);) {
-        uint32_t i = task / Hk;
-        enc_task e = {.a = a, .page = a->first_page + i, .hk = task % Hk};
-        e.w = (enc_work *)(void *)p->scratch;
-        e.raw = ((size_t)from[i] * Hk + e.hk) * a->shape.head_dim * KVCL_TOKENS;
-        uint32_t bad_k = encode(&e, (size_t)to[i], false);
-        bad[task] = (int32_t)kvcl_min_u32(bad_k, encode(&e, (size_t)to[i], true));
+        enc_task e = task_of(&source, p, task);
+        uint32_t bad_k = encode(&e, a->pool, (size_t)to[task / Hk], false);
+        bad[task] = (int32_t)kvcl_min_u32(bad_k, encode(&e, a->pool, (size_t)to[task / Hk], true));
+    }
+}
+
+// Of K or V of a head, in levels of 8 bits, to the head's words of a page of coefficients.
+static void store_coefs(const enc_task *e, uint32_t page, bool of_v)
+{
+    kvcl_view coefs = e->a.coefs;
+    kvcl_cpu_spectral x = kvcl_cpu_spectral_basis(&e->a.shape, e->a.basis, of_v, e->hk);
+    float *to = (float *)kvcl_cpu_ptr(coefs) +
+                kvcl_cpu_spectral_first(&e->a.shape, &x, page, of_v) * x.slots * 4;
+    memset(to, 0, kvcl_cpu_spectral_n_words(&e->a.shape, &x, of_v, e->hk) * x.slots * 16);
+    analyse(e, &x, of_v);
+    for (uint32_t n = 0; n < x.head->n_codes; n++) {
+        uint32_t entry = x.order[n], place = x.place[entry];
+        for (uint32_t i = 0; i < x.slots && place >> 24 == 0; i++) {
+            float u = e->w->u[i * (size_t)x.fold * x.D + entry];
+            to[((place & 0xffffu) * x.slots + i) * 4 + (place >> 19 & 3u)] =
+                (u * x.inverse[n]) * 32.0f;
+        }
+    }
+}
+
+void kvcl_cpu_spectral_coef(const void *args, kvcl_cpu_part *p)
+{
+    const kvcl_spectral_coef_args *a = args;
+    uint32_t Hk = a->shape.n_kv_heads;
+    for (uint32_t task, end; kvcl_cpu_take(p, a->n_pages * Hk, 1, &task, &end);) {
+        enc_task e = task_of(a, p, task);
+        store_coefs(&e, task / Hk, false);
+        store_coefs(&e, task / Hk, true);
     }
 }
 
@@ -257,7 +313,7 @@ void kvcl_cpu_spectral_dec(const void *args, kvcl_cpu_part *p)
         size_t raw = ((size_t)to[i] * Hk + hk) * D * KVCL_TOKENS;
         kvcl_cpu_spectral in =
             kvcl_cpu_spectral_at(&a->shape, a->basis, a->pool, (size_t)from[i], of_v, hk);
-        const float *mean = kvcl_cpu_spectral_mean(&a->shape, a->means, page, of_v, hk);
+        const float *mean = kvcl_cpu_spectral_mean(&a->shape, a->means, of_v, hk);
         if (of_v)
             values(&in, mean, x);
         else

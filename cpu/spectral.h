@@ -32,9 +32,15 @@ kvcl_cpu_spectral kvcl_cpu_spectral_basis(const kvcl_spectral_shape *shape, kvcl
                                           bool of_v, uint32_t hk);
 kvcl_cpu_spectral kvcl_cpu_spectral_at(const kvcl_spectral_shape *shape, kvcl_view basis,
                                        kvcl_view pool, size_t slot, bool of_v, uint32_t hk);
-/* The means [D] that a page's K (or V) of a head is coded with. */
-const float *kvcl_cpu_spectral_mean(const kvcl_spectral_shape *shape, kvcl_view means,
-                                    uint32_t page, bool of_v, uint32_t hk);
+/* Words of a head in a page, the last head's with the rest; the first of them, counted over pages
+ * of codes alone. */
+uint32_t kvcl_cpu_spectral_n_words(const kvcl_spectral_shape *shape, const kvcl_cpu_spectral *x,
+                                   bool of_v, uint32_t hk);
+size_t kvcl_cpu_spectral_first(const kvcl_spectral_shape *shape, const kvcl_cpu_spectral *x,
+                               uint32_t page, bool of_v);
+/* The mean [D] of a head's K (or V). */
+const float *kvcl_cpu_spectral_mean(const kvcl_spectral_shape *shape, kvcl_view means, bool of_v,
+                                    uint32_t hk);
 /* Level of entry r D + i of a slot; 0 where there is no code. */
 int kvcl_cpu_spectral_level(const kvcl_cpu_spectral *x, uint32_t entry, uint32_t slot);
 /* Keys [64][D] as they were before rotation. */

@@ -234,8 +234,17 @@ static void count_tokens(kvcl_cache *c, uint32_t n)
         c->raw_low = kvcl_max_u32(c->raw_low, (last - slots + 1) * KVCL_PAGE_TOKENS);
 }
 
+/* Whether the step read a coded page that is damaged. */
+static kvcl_status check_pages(kvcl_cache *c, kvcl_queue *q)
+{
+    for (uint32_t i = 0; i < c->l.opt.n_tiers; i++)
+        KVCL_TRY(kvcl_tier_check_pages(&c->l.tiers[i], q));
+    return KVCL_OK;
+}
+
 kvcl_status kvcl_cache_end(kvcl_cache *c, kvcl_queue *q, uint32_t n)
 {
+    KVCL_TRY(c->raw_begin ? check_pages(c, q) : KVCL_OK);
     count_tokens(c, n);
     if (!c->l.opt.n_tiers)
         return KVCL_OK;
@@ -320,5 +329,6 @@ kvcl_status kvcl_cache_prompt_end(kvcl_cache *c, kvcl_queue *q)
         return KVCL_OK;
     c->n_coded = kvcl_max_u32(c->n_coded, kvcl_cache_pages_due(c, c->n_tokens));
     c->has_sink = c->l.opt.n_sink && c->n_tokens >= KVCL_PAGE_TOKENS;
+    KVCL_TRY(c->raw_begin ? check_pages(c, q) : KVCL_OK);
     return pass_pages(c, q);
 }

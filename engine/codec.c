@@ -3,16 +3,33 @@
 
 #include <string.h>
 
-static const kvcl_codec_ops *const codecs[] = {&kvcl_codec_raw_ops, &kvcl_codec_quant_ops,
-                                               &kvcl_codec_spectral_ops, &kvcl_codec_holo_ops,
-                                               &kvcl_codec_block_ops};
+static const kvcl_codec_ops *const codecs[] = {&kvcl_codec_raw_ops,      &kvcl_codec_quant_ops,
+                                               &kvcl_codec_spectral_ops, &kvcl_codec_rest_ops,
+                                               &kvcl_codec_holo_ops,     &kvcl_codec_block_ops};
 
-static const char *const names[] = {
-    "f16",        "f32",       "quant8",          "quant4",       "quant3",
-    "quant-k3v2", "quant2",    "quant1",          "quant4/post",  "quant4/channel",
-    "spectral4",  "spectral2", "superpose4-3.25", "superpose4-2", "q8_0",
-    "q4_0",       "holo4",     "holo4/unscaled",  "holo4-mmse",   "holo2-chip",
-    "holo4-chip", NULL};
+static const char *const names[] = {"f16",
+                                    "f32",
+                                    "quant8",
+                                    "quant4",
+                                    "quant3",
+                                    "quant-k3v2",
+                                    "quant2",
+                                    "quant1",
+                                    "quant4/post",
+                                    "quant4/channel",
+                                    "spectral4",
+                                    "spectral2",
+                                    "superpose4-3.25",
+                                    "superpose4-2",
+                                    "q8_0",
+                                    "q4_0",
+                                    "holo4",
+                                    "holo4/unscaled",
+                                    "holo4-mmse",
+                                    "holo2-chip",
+                                    "holo4-chip",
+                                    "rest1.3",
+                                    NULL};
 
 const char *const *kvcl_codec_names(void) { return names; }
 
@@ -40,8 +57,9 @@ kvcl_status kvcl_codec_parse(kvcl_ctx *ctx, const char *name, kvcl_codec_spec *o
                      "no codec is called '%s'; there are raw (f16, f32), quant8, quant4, quant3, "
                      "quant2, quant1, quant-kAvB (bits of K and V), each also with /post or "
                      "/channel, spectralB and superpose2-B, superpose4-B, superpose8-B (B bits, "
-                     "quarters too, or -kAvB), holo2, holo4, holo8, each also with /unscaled, "
-                     "-mmse or -chip, factor-kRvS (ranks), and q8_0, q4_0",
+                     "quarters too, or -kAvB), restR (R bits a value, hundredths too), holo2, "
+                     "holo4, holo8, each also with /unscaled, -mmse or -chip, factor-kRvS (ranks), "
+                     "and q8_0, q4_0",
                      name);
 }
 

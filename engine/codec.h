@@ -28,7 +28,8 @@ typedef struct kvcl_codec_spec {
     char name[KVCL_CODEC_NAME_CAP]; /* canonical */
     const struct kvcl_codec_ops *ops;
     uint32_t bits_k, bits_v; /* quant; spectral: in quarters of a bit */
-    uint32_t fold;           /* spectral: tokens of a slot */
+    uint32_t fold;           /* spectral, rest: tokens of a slot */
+    uint32_t rate;           /* rest: hundredths of a bit */
     kvcl_quant_form form;
     uint32_t slot_tokens;    /* holo; factor: 0 */
     uint32_t rank_k, rank_v; /* factor */
@@ -49,10 +50,15 @@ typedef struct kvcl_codec_raw {
 typedef struct kvcl_codec_pages {
     kvcl_view pool[2], table;
     const int32_t *slots;
-    kvcl_view means; /* f32 [KVCL_MEAN_EPOCHS][2][Hk][D]; absent when the plan wants none */
+    kvcl_view means; /* f32 [KVCL_MEAN_EPOCHS][2][Hk][D], or [2][Hk][D]; absent when the
+                        plan wants none */
     kvcl_view rope;  /* the rotation table; absent without rotation */
     kvcl_view basis; /* what the codec learned of this layer; absent when the plan wants none */
     kvcl_view bad;   /* i32 [n_pages][Hk]; see ops_code.h */
+    /* what the plan wants besides: the codec's tables; work_bytes of encode, or of attend and
+     * decode, undefined between calls; u32, 1 + the largest number of a damaged page that attend
+     * and decode met, kept where it is larger */
+    kvcl_view tables, work, fault;
 } kvcl_codec_pages;
 
 /* What plan() says of a page of this codec. */
@@ -66,6 +72,9 @@ typedef struct kvcl_codec_plan {
     size_t basis_bytes; /* of one layer; 0: the codec learns nothing */
     bool by_block;      /* a basis for each block of 8 pages (page / 8) of a layer instead, learned
                          * from its rows; means are 0; later blocks get that of the last one */
+    bool one_mean;      /* of a layer, instead of one for each epoch */
+    size_t table_bytes; /* the same for all; 0: none, and no work nor fault */
+    size_t encode_bytes, attend_bytes; /* of work */
     bool lossy;
     bool unrotated;   /* encode wants K as it was before rotation */
     bool wants_means; /* encode and attend want the sequence's means */
@@ -105,13 +114,16 @@ typedef struct kvcl_codec_ops {
     kvcl_status (*decode)(kvcl_queue *q, const kvcl_codec_plan *plan, const kvcl_codec_pages *pages,
                           const kvcl_codec_raw *out, bool unrotated);
 
+    /* Where the plan says table_bytes: the tables. */
+    void (*fill)(const kvcl_codec_plan *plan, void *tables_out);
+
     /* Where the plan says basis_bytes: the basis of one layer. */
     kvcl_status (*learn)(kvcl_ctx *ctx, const kvcl_codec_plan *plan,
                          const kvcl_codec_moments *moments, void *basis_out);
 } kvcl_codec_ops;
 
 extern const kvcl_codec_ops kvcl_codec_raw_ops, kvcl_codec_quant_ops, kvcl_codec_block_ops,
-    kvcl_codec_spectral_ops, kvcl_codec_holo_ops;
+    kvcl_codec_spectral_ops, kvcl_codec_rest_ops, kvcl_codec_holo_ops;
 
 /* For parse(): past `word` at the front of `text`; false, nothing moved, when something else is
  * there. */

@@ -108,7 +108,7 @@ static kvcl_status plan(kvcl_ctx *ctx, kvcl_codec_plan *p)
     p->pool_bytes[0] = kvcl_spectral_page_bytes(&shape, p->part_bytes);
     p->basis_bytes = kvcl_spectral_basis_bytes(&shape);
     memcpy(p->part_name, names, sizeof names);
-    p->lossy = p->wants_means = true;
+    p->lossy = p->wants_means = p->one_mean = true;
     p->unrotated = p->shape.pairing != KVCL_ROPE_NONE;
     return KVCL_OK;
 }

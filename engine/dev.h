@@ -22,6 +22,7 @@
 #include "ops_kv.h"
 #include "ops_model.h"
 #include "ops_pack.h"
+#include "ops_rest.h"
 #include "ops_spectral.h"
 #include "ops_svd.h"
 

@@ -20,8 +20,11 @@ static kvcl_status check_shape(const kvcl_queue *q, const char *op, const kvcl_r
     KVCL_CHECK(ctx, s->model_stride == 0 || s->model_stride >= s->n_rows, KVCL_E_ARG,
                "%s: models %u apart for %u rows", op, (unsigned)s->model_stride,
                (unsigned)s->n_rows);
+    KVCL_CHECK(ctx, kvcl_rans_stride(s) >= n, KVCL_E_ARG, "%s: values %u apart for %u of a page",
+               op, (unsigned)s->value_stride, (unsigned)n);
     uint64_t n_models = (uint64_t)(s->n_pages - 1) * s->model_stride + s->n_rows;
-    KVCL_TRY(kvcl_check_view(q, op, "values", values, n * s->n_pages, 1));
+    KVCL_TRY(kvcl_check_view(q, op, "values", values,
+                             (uint64_t)(s->n_pages - 1) * kvcl_rans_stride(s) + n, 1));
     KVCL_TRY(kvcl_check_view(q, op, "models", models, n_models, 1));
     return kvcl_check_view(q, op, "table", table, KVCL_RANS_MODELS * KVCL_RANS_WORDS,
                            sizeof(uint32_t));

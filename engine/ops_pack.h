@@ -8,6 +8,7 @@
 
 /* What both directions know of the values: n_pages pages of n_rows rows (components) of n_cols int8
  * values (tokens, slots), [n_pages][n_rows][n_cols]; n_rows * n_cols at most 2^18.
+ *   value_stride: from one page's values to the next's, at least n_rows * n_cols; 0: just that.
  *   models u8 [n_rows], row r's model (rans_model.h); page i's begin at i * model_stride, which is
  *     0 (one choice for all pages) or >= n_rows.
  *   table: kvcl_rans_table_fill()'s, unchanged.
@@ -37,8 +38,14 @@
  * words, from lane 31 down, zeros before them, are the low halves of the states 2^16 + word of the
  * lanes 4 .. 31 before the main part is encoded; lanes 0 .. 3 go on with the tail's states. */
 typedef struct kvcl_rans_shape {
-    uint32_t n_pages, n_rows, n_cols, model_stride;
+    uint32_t n_pages, n_rows, n_cols, model_stride, value_stride;
 } kvcl_rans_shape;
+
+/* Bytes between pages' values. */
+static inline uint32_t kvcl_rans_stride(const kvcl_rans_shape *s)
+{
+    return s->value_stride ? s->value_stride : s->n_rows * s->n_cols;
+}
 
 /* rans_enc - values to streams.
  *   streams: page i's at i * slot_bytes (a multiple of 4, at least 104).  What a slot has beyond

@@ -118,7 +118,7 @@ static void weigh(packer *p)
     }
 }
 
-/* Components with a code, the largest first. */
+/* Components with a code, the largest first or in order. */
 static void choose_components(packer *p)
 {
     uint32_t kept = 0;
@@ -129,7 +129,7 @@ static void choose_components(packer *p)
         if (!any)
             continue;
         uint32_t at = kept++;
-        for (; at > 0 && p->sum[p->comp[at - 1]] < p->sum[i]; at--)
+        for (; !p->part->in_order && at > 0 && p->sum[p->comp[at - 1]] < p->sum[i]; at--)
             p->comp[at] = p->comp[at - 1];
         p->comp[at] = i;
     }
@@ -149,7 +149,9 @@ static void put_matrix(const packer *p, const int8_t *rows, uint32_t at)
 static void put_factors(packer *p)
 {
     int16_t *factor = (int16_t *)(void *)(p->out + kvcl_spectral_factor(p->of_v, p->D, p->fold));
-    double most = p->head.n_comp ? p->sum[p->comp[0]] : 0.0;
+    double most = 0.0;
+    for (uint32_t i = 0; i < p->head.n_comp; i++)
+        most = p->sum[p->comp[i]] > most ? p->sum[p->comp[i]] : most;
     if (most == 0.0)
         return;
     p->head.quantum = (float)(128.0 * most / (16256.0 - p->fold));
@@ -244,37 +246,57 @@ kvcl_status kvcl_spectral_pack(kvcl_ctx *ctx, const kvcl_spectral_shape *s,
 
 /* ---- operations ---------------------------------------------------------------------------- */
 
-/* The shape, a pool of at least one page, the basis, the means up to the last page's epoch. */
-static kvcl_status check_spectral(const kvcl_queue *q, const char *op, const kvcl_spectral_shape *s,
-                                  kvcl_view pool, kvcl_view basis, kvcl_view means,
-                                  uint32_t last_page)
+/* The shape, the basis, the means. */
+static kvcl_status check_basis(const kvcl_queue *q, const char *op, const kvcl_spectral_shape *s,
+                               kvcl_view basis, kvcl_view means)
 {
-    size_t parts[4];
     KVCL_TRY(check_shape(q->dev->ctx, op, s));
-    KVCL_TRY(kvcl_check_view(q, op, "pool", pool, kvcl_spectral_page_bytes(s, parts) / 4, 4));
     KVCL_TRY(kvcl_check_view(q, op, "basis", basis, kvcl_spectral_basis_bytes(s) / 4, 4));
-    return kvcl_check_means(q, op, means, s->n_kv_heads, s->head_dim, last_page);
+    return kvcl_check_means(q, op, means, s->n_kv_heads, s->head_dim, 0);
 }
 
-kvcl_status kvcl_op_spectral_enc(kvcl_queue *q, const kvcl_spectral_enc_args *a)
+/* The same and a pool of at least one page. */
+static kvcl_status check_spectral(const kvcl_queue *q, const char *op, const kvcl_spectral_shape *s,
+                                  kvcl_view pool, kvcl_view basis, kvcl_view means)
 {
-    static const char op[] = "spectral_enc";
+    size_t parts[4];
+    KVCL_TRY(check_basis(q, op, s, basis, means));
+    return kvcl_check_view(q, op, "pool", pool, kvcl_spectral_page_bytes(s, parts) / 4, 4);
+}
+
+/* What the encoders share, an output of n_out elements of 4 bytes. */
+static kvcl_status check_coded_from(const kvcl_queue *q, const char *op,
+                                    const kvcl_spectral_coef_args *a, const char *what,
+                                    kvcl_view out, uint64_t n_out)
+{
     const kvcl_spectral_shape *s = &a->shape;
-    if (a->n_pages == 0)
-        return KVCL_OK;
     KVCL_TRY(kvcl_check_pages(q, op, a->first_page, a->n_pages));
-    KVCL_TRY(check_spectral(q, op, s, a->pool, a->basis, a->means, a->first_page + a->n_pages - 1));
+    KVCL_TRY(check_basis(q, op, s, a->basis, a->means));
     KVCL_CHECK(q->dev->ctx, a->n_skip < KVCL_PAGE_TOKENS, KVCL_E_ARG,
                "%s: %u tokens left out of a page; want less than 64", op, (unsigned)a->n_skip);
     KVCL_TRY(kvcl_check_raw_pool(q, op, "k", a->k, a->type_k, s->n_kv_heads, s->head_dim));
     KVCL_TRY(kvcl_check_raw_pool(q, op, "v", a->v, a->type_v, s->n_kv_heads, s->head_dim));
     KVCL_TRY(kvcl_check_view(q, op, "page table", a->page_table, a->n_pages, sizeof(int32_t)));
+    KVCL_TRY(kvcl_check_view(q, op, what, out, n_out, 4));
+    const kvcl_view in[] = {a->k, a->v, a->page_table, a->means, a->basis};
+    return kvcl_check_apart_of(q, op, out, in, kvcl_array_len(in));
+}
+
+kvcl_status kvcl_op_spectral_enc(kvcl_queue *q, const kvcl_spectral_enc_args *a)
+{
+    static const char op[] = "spectral_enc";
+    const kvcl_spectral_coef_args from = kvcl_spectral_source(a);
+    size_t parts[4];
+    if (a->n_pages == 0)
+        return KVCL_OK;
+    KVCL_TRY(check_shape(q->dev->ctx, op, &a->shape));
+    KVCL_TRY(check_coded_from(q, op, &from, "pool", a->pool,
+                              kvcl_spectral_page_bytes(&a->shape, parts) / 4));
+    KVCL_TRY(
+        check_coded_from(q, op, &from, "bad", a->bad, (uint64_t)a->n_pages * a->shape.n_kv_heads));
     KVCL_TRY(kvcl_check_view(q, op, "pool table", a->pool_table, a->n_pages, sizeof(int32_t)));
-    KVCL_TRY(kvcl_check_view(q, op, "bad", a->bad, (uint64_t)a->n_pages * s->n_kv_heads,
-                             sizeof(int32_t)));
-    const kvcl_view in[] = {a->k, a->v, a->page_table, a->pool_table, a->means, a->basis};
-    KVCL_TRY(kvcl_check_apart_of(q, op, a->pool, in, kvcl_array_len(in)));
-    KVCL_TRY(kvcl_check_apart_of(q, op, a->bad, in, kvcl_array_len(in)));
+    KVCL_TRY(kvcl_check_apart(q, op, a->pool, a->pool_table));
+    KVCL_TRY(kvcl_check_apart(q, op, a->bad, a->pool_table));
     KVCL_TRY(kvcl_check_apart(q, op, a->bad, a->pool));
     return q->dev->ops.spectral_enc(q, a);
 }
@@ -286,7 +308,7 @@ kvcl_status kvcl_op_spectral_dec(kvcl_queue *q, const kvcl_spectral_dec_args *a)
     if (a->n_pages == 0)
         return KVCL_OK;
     KVCL_TRY(kvcl_check_pages(q, op, a->first_page, a->n_pages));
-    KVCL_TRY(check_spectral(q, op, s, a->pool, a->basis, a->means, a->first_page + a->n_pages - 1));
+    KVCL_TRY(check_spectral(q, op, s, a->pool, a->basis, a->means));
     if (a->table.buf)
         KVCL_TRY(kvcl_check_turning(q, op, s->head_dim, a->pairing, a->n_rot, a->table,
                                     (a->first_page + a->n_pages) * KVCL_PAGE_TOKENS));
@@ -301,6 +323,18 @@ kvcl_status kvcl_op_spectral_dec(kvcl_queue *q, const kvcl_spectral_dec_args *a)
     return q->dev->ops.spectral_dec(q, a);
 }
 
+kvcl_status kvcl_op_spectral_coef(kvcl_queue *q, const kvcl_spectral_coef_args *a)
+{
+    static const char op[] = "spectral_coef";
+    if (a->n_pages == 0)
+        return KVCL_OK;
+    KVCL_TRY(check_shape(q->dev->ctx, op, &a->shape));
+    uint64_t words = a->shape.words_k + a->shape.words_v;
+    KVCL_TRY(check_coded_from(q, op, a, "coefs", a->coefs,
+                              a->n_pages * words * (KVCL_PAGE_TOKENS / a->shape.fold) * 4));
+    return q->dev->ops.spectral_coef(q, a);
+}
+
 kvcl_status kvcl_op_attn_spectral(kvcl_queue *q, const kvcl_attn_spectral_args *a)
 {
     static const char op[] = "attn_spectral";
@@ -313,7 +347,7 @@ kvcl_status kvcl_op_attn_spectral(kvcl_queue *q, const kvcl_attn_spectral_args *
                (unsigned)s->n_kv_heads, (unsigned)s->head_dim, (unsigned)a->in.n_kv_heads,
                (unsigned)a->in.head_dim);
     uint32_t last_page = (a->in.end - 1) / KVCL_PAGE_TOKENS;
-    KVCL_TRY(check_spectral(q, op, s, a->pool, a->basis, a->means, last_page));
+    KVCL_TRY(check_spectral(q, op, s, a->pool, a->basis, a->means));
     KVCL_TRY(kvcl_check_turning(q, op, s->head_dim, a->pairing, a->n_rot, a->table,
                                 kvcl_max_u32(last_page * KVCL_PAGE_TOKENS + 1, KVCL_PAGE_TOKENS)));
     const kvcl_view in[] = {a->pool, a->means, a->basis, a->table};

@@ -1,5 +1,5 @@
 /* ops_spectral.h - arguments of the transform code's operations: rows in a basis of their own, a
- * width in bits for each coefficient.  Dimensions, pages and partials: ops_kv.h; means, levels and
+ * width in bits for each coefficient.  Dimensions, pages and partials: ops_kv.h; levels and
  * fifteen-bit integers: ops_code.h. */
 #ifndef KVCL_OPS_SPECTRAL_H
 #define KVCL_OPS_SPECTRAL_H
@@ -36,6 +36,7 @@ typedef struct kvcl_spectral_part {
     const float *gain;              /* [n_comp] */
     const float *amp;               /* [k][n_comp]; below 1e-10: never coded */
     const uint8_t *width;           /* [k][n_comp] of 0, 1, 2, 4, 8 bits; 0: never coded */
+    bool in_order;                  /* the packed components keep the order of these */
 } kvcl_spectral_part;
 
 /* The words of a slot that a part's codes take. */
@@ -53,7 +54,8 @@ uint32_t kvcl_spectral_words(uint32_t fold, const kvcl_spectral_part *part);
  *   order     u16 [k D]: r D + i of each code
  * where each begins: cl/shared.h.  "By code": n_codes of them, in the order of planes, no padding.
  * Components without a code are left out; the others come by descending sum over r of |A[r][i]|,
- * equals in the order of the fit; n_comp is their number, made a multiple of 4 with zeros.
+ * equals (with in_order: all) in the order of the fit; n_comp is their number, made a multiple of 4
+ * with zeros.
  *   A[r][i] = round(128 / quantum * gain[i] amp[r][i] / (unit(b) k)), quantum the f32 next to the
  *   one that makes the largest sum over r of |A[r][i]| 16256 - k: x^ of these sums never leaves
  *   +-16256, nor int8 for component i >= n_wide (n_wide a multiple of 4). */
@@ -64,22 +66,18 @@ size_t kvcl_spectral_basis_bytes(const kvcl_spectral_shape *shape);
 kvcl_status kvcl_spectral_pack(kvcl_ctx *ctx, const kvcl_spectral_shape *shape,
                                const kvcl_spectral_part *parts, void *basis);
 
-/* spectral_enc - raw pages to spectral pages.  Views, tables, means, bad: as quant_enc; K is as it
- *   was before rotation.  bad is the first token of a slot (of K or V) that is bad: one whose
- *   e or sum u^2 is not finite or whose norm fits no f16.
- *   y[t][d] = x[t][d] - mean[d];  0 for tokens t < n_skip of page 0: nobody reads them, and they
- *   must not spoil their slot
- *   c[t][i] = chain over d ascending of fma((float)E[i][d], y[t][d], .)
- *   u[r][i]: stages h = 1, 2, 4 .. k/2 over j of (a, b) = (a + b, a - b), as fwht
- *   Sums over a slot's codes n = 0 .. n_codes - 1: 16 lanes by n mod 16, fma chain, halving tree
- *     v = u inverse;  e = sum v^2;  q = e * inv_n
- *     inv = recip(q * rsqrt(q));  0 when q < 1e-30
- *     8 bits: code = round(min(127, max(-127, v * (32 inv)))), its level the same
- *     bits < 8: index = number of thresholds (ops_code.h) below v * (unit(b) * inv)
- *     l = level * step
- *     K: g = (sum u^2) * recip(sum l^2), norm = f16(g * rsqrt(g)): the slot keeps its length
- *     V: norm = f16((sum u^2) * recip(sum u l)): the slot keeps its part along itself
- *     norm is 0 when q < 1e-30, or a divisor or g is < 1e-30
+/* spectral_enc - raw pages to spectral pages.  Views, tables, bad: as quant_enc; K is as it was
+ *   before rotation.  means f32 [2][Hk][D]: K's and V's, the same for all pages.  bad is the first
+ * token of a slot (of K or V) that is bad: one whose e or sum u^2 is not finite or whose norm fits
+ * no f16. y[t][d] = x[t][d] - mean[d];  0 for tokens t < n_skip of page 0: nobody reads them, and
+ * they must not spoil their slot c[t][i] = chain over d ascending of fma((float)E[i][d], y[t][d],
+ * .) u[r][i]: stages h = 1, 2, 4 .. k/2 over j of (a, b) = (a + b, a - b), as fwht Sums over a
+ * slot's codes n = 0 .. n_codes - 1: 16 lanes by n mod 16, fma chain, halving tree v = u inverse;
+ * e = sum v^2;  q = e * inv_n inv = recip(q * rsqrt(q));  0 when q < 1e-30 8 bits: code =
+ * round(min(127, max(-127, v * (32 inv)))), its level the same bits < 8: index = number of
+ * thresholds (ops_code.h) below v * (unit(b) * inv) l = level * step K: g = (sum u^2) * recip(sum
+ * l^2), norm = f16(g * rsqrt(g)): the slot keeps its length V: norm = f16((sum u^2) * recip(sum u
+ * l)): the slot keeps its part along itself norm is 0 when q < 1e-30, or a divisor or g is < 1e-30
  * cost: reads a raw page, writes a spectral page; 128 n_comp D flops per head and part.
  * source: this project; transform coding with a fixed bit allocation, Huang and Schultheiss 1963.
  * twins: cl/spectral.cl  cpu/spectral.c  tests/case_spectral.c */
@@ -89,6 +87,35 @@ typedef struct kvcl_spectral_enc_args {
     uint32_t first_page, n_pages, n_skip;
     kvcl_type type_k, type_v;
 } kvcl_spectral_enc_args;
+
+/* spectral_coef - raw pages to coefficients, for coders that round by themselves.
+ *   coefs f32 [n_pages][words_k + words_v][64/k][4]: (u inverse) * 32 of spectral_enc, u in levels
+ *   of 8 bits, each where its code would be in a page: word, slot, byte.  0 where there is no code
+ *   of 8 bits.  Not finite where rows are not.
+ * cost: as spectral_enc.
+ * twins: cl/spectral.cl  cpu/spectral.c  tests/case_spectral.c */
+typedef struct kvcl_spectral_coef_args {
+    kvcl_spectral_shape shape;
+    kvcl_view k, v, page_table, means, basis, coefs;
+    uint32_t first_page, n_pages, n_skip;
+    kvcl_type type_k, type_v;
+} kvcl_spectral_coef_args;
+
+/* Where an encoder's rows come from; coefs is absent. */
+static inline kvcl_spectral_coef_args kvcl_spectral_source(const kvcl_spectral_enc_args *a)
+{
+    return (kvcl_spectral_coef_args){.shape = a->shape,
+                                     .k = a->k,
+                                     .v = a->v,
+                                     .page_table = a->page_table,
+                                     .means = a->means,
+                                     .basis = a->basis,
+                                     .first_page = a->first_page,
+                                     .n_pages = a->n_pages,
+                                     .n_skip = a->n_skip,
+                                     .type_k = a->type_k,
+                                     .type_v = a->type_v};
+}
 
 /* spectral_dec - spectral pages to raw pages.  Views and rotation as quant_dec with form PRE.
  *   K: a[r][i] = (level * A[r][i] + 64) >> 7 (arithmetic), 0 where there is no code

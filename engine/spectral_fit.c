@@ -113,14 +113,15 @@ kvcl_status kvcl_spectral_fit_make(kvcl_ctx *ctx, const kvcl_spectral_shape *s,
     void *work = NULL;
     kvcl_status st;
     KVCL_TRY_GOTO(make_parts(ctx, s, m->queries && m->metric != KVCL_METRIC_NONE, &fit.parts));
-    KVCL_TRY_GOTO(kvcl_mem_array(ctx, scratch + 2 * (size_t)heads * n,
-                                 sizeof(double) + sizeof(uint8_t), "a spectral fit's work", &work));
-    double *cost = (double *)work + scratch;
-    uint8_t *width = (uint8_t *)(cost + 2 * (size_t)heads * n);
-    KVCL_CHECK_GOTO(ctx, make_bases(s, m, fit.parts, (int)threads, work, cost), KVCL_E_UNSUPPORTED,
-                    "spectral fit: an eigenproblem does not converge");
+    KVCL_TRY_GOTO(kvcl_mem_array(ctx, 2 * (size_t)heads * n, sizeof(double),
+                                 "a spectral fit's costs", (void **)&fit.cost));
+    KVCL_TRY_GOTO(kvcl_mem_array(ctx, scratch + (size_t)heads * n, sizeof(double),
+                                 "a spectral fit's work", &work));
+    uint8_t *width = (uint8_t *)((double *)work + scratch);
+    KVCL_CHECK_GOTO(ctx, make_bases(s, m, fit.parts, (int)threads, work, fit.cost),
+                    KVCL_E_UNSUPPORTED, "spectral fit: an eigenproblem does not converge");
     for (uint32_t of_v = 0; of_v < 2; of_v++) {
-        const double *c = cost + (size_t)of_v * heads * n;
+        const double *c = fit.cost + (size_t)of_v * heads * n;
         KVCL_TRY_GOTO(kvcl_spectral_deal(ctx, heads, n, c, of_v ? s->words_v : s->words_k, width,
                                          &fit.error[of_v]));
         for (size_t i = 0; i < (size_t)heads * n; i++)
@@ -141,5 +142,6 @@ fail:
 void kvcl_spectral_fit_free(kvcl_ctx *ctx, kvcl_spectral_fit *fit)
 {
     kvcl_mem_free(ctx, fit->parts);
+    kvcl_mem_free(ctx, fit->cost);
     *fit = (kvcl_spectral_fit){0};
 }

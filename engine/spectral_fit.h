@@ -50,6 +50,7 @@ typedef struct kvcl_spectral_moments {
 
 typedef struct kvcl_spectral_fit {
     kvcl_spectral_part *parts;  /* [2][Hk] (K, then V) for kvcl_spectral_pack; n_comp is D */
+    double *cost;               /* [2][Hk][k][D]: what leaving a coefficient out costs per token */
     double error[2], energy[2]; /* of K and V per token, all heads: expected cost of coding, and the
                                    cost of no codes at all; in the metric */
 } kvcl_spectral_fit;

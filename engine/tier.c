@@ -45,7 +45,7 @@ static size_t sum_rows(const kvcl_tier *t)
 
 size_t kvcl_tier_mean_bytes(const kvcl_tier *t)
 {
-    size_t rows = sum_rows(t) + (size_t)t->n_layers * KVCL_MEAN_EPOCHS;
+    size_t rows = sum_rows(t) + (size_t)t->n_layers * kvcl_tier_n_means(&t->plan);
     return t->plan.wants_means ? rows * mean_elems(&t->plan) * sizeof(float) : 0;
 }
 
@@ -76,13 +76,14 @@ size_t kvcl_tier_scratch_bytes(const kvcl_tier_setup *s, const kvcl_tier *t, boo
 {
     bool remote = s->dev != s->main_dev;
     size_t n = there == remote ? t->map.n_pages * sizeof(int32_t) : 0;
+    n += kvcl_tier_work_bytes(s, &t->plan, there);
     if (!there)
         n += (t->plan.lossy ? bad_bytes(t) : 0) + kvcl_tier_learn_bytes(&t->plan) +
              (remote ? KVCL_TIER_BOUNCE * (t->plan.page_bytes + sizeof(int32_t)) : 0);
     else if (remote)
         n += s->rope.bytes + query_bytes(s) + ml_bytes(s) / 2 * (2 + s->plan.shape.head_dim) +
              (t->plan.wants_means
-                  ? t->n_layers * KVCL_MEAN_EPOCHS * mean_elems(&t->plan) * sizeof(float)
+                  ? t->n_layers * kvcl_tier_n_means(&t->plan) * mean_elems(&t->plan) * sizeof(float)
                   : 0) +
              kvcl_tier_basis_bytes(t);
     return n;
@@ -123,7 +124,8 @@ static kvcl_status create_means(kvcl_tier *t, kvcl_dev *main_dev, const char *wh
     if (!t->plan.wants_means)
         return KVCL_OK;
     KVCL_TRY(kvcl_buf_create(main_dev, row * sum_rows(t), what, &t->sums));
-    return kvcl_buf_create(main_dev, row * t->n_layers * KVCL_MEAN_EPOCHS, what, &t->means);
+    return kvcl_buf_create(main_dev, row * t->n_layers * kvcl_tier_n_means(&t->plan), what,
+                           &t->means);
 }
 
 kvcl_status kvcl_tier_create(const kvcl_tier_setup *s, kvcl_queue *main, kvcl_tier *t)
@@ -139,6 +141,7 @@ kvcl_status kvcl_tier_create(const kvcl_tier_setup *s, kvcl_queue *main, kvcl_ti
     KVCL_TRY(create_pools(t, uses.pages));
     KVCL_TRY(create_means(t, s->main_dev, uses.means));
     KVCL_TRY(kvcl_tier_create_learn(s, main, uses.bases, t));
+    KVCL_TRY(kvcl_tier_create_work(s, main, uses.travel, t));
     if (t->plan.lossy) {
         KVCL_TRY(kvcl_buf_create(s->main_dev, bad_bytes(t), KVCL_USE_SCRATCH, &t->bad));
         KVCL_TRY(kvcl_mem_alloc(t->dev->ctx, bad_bytes(t) / t->n_layers, "the coder's report", &p));
@@ -152,9 +155,10 @@ void kvcl_tier_free(kvcl_ctx *ctx, kvcl_tier *t)
     for (uint32_t i = 0; t->pools && i < 2 * t->n_layers * t->map.n_segments; i++)
         kvcl_buf_free(t->pools[i]);
     kvcl_mem_free(ctx, t->pools);
-    kvcl_buf *all[] = {t->sums,      t->means,    t->basis,       t->gram,        t->bounce[0],
-                       t->bounce[1], t->bad,      t->means_there, t->basis_there, t->rope_there,
-                       t->q_there,   t->ml_there, t->o_there};
+    kvcl_buf *all[] = {t->sums,      t->means,       t->basis,       t->gram,        t->bounce[0],
+                       t->bounce[1], t->bad,         t->means_there, t->basis_there, t->rope_there,
+                       t->q_there,   t->ml_there,    t->o_there,     t->tables,      t->encode_work,
+                       t->fault,     t->attend_work, t->tables_there};
     for (uint32_t i = 0; i < kvcl_array_len(all); i++)
         kvcl_buf_free(all[i]);
     kvcl_page_map_free(ctx, &t->map);
@@ -162,6 +166,7 @@ void kvcl_tier_free(kvcl_ctx *ctx, kvcl_tier *t)
     kvcl_mem_free(ctx, t->host);
     kvcl_mem_free(ctx, t->bad_host);
     kvcl_mem_free(ctx, t->learn_host);
+    kvcl_mem_free(ctx, t->fault_host);
     kvcl_queue_free(t->queue);
     *t = (kvcl_tier){0};
 }
@@ -201,8 +206,9 @@ static kvcl_view sums_at(const kvcl_tier *t, uint32_t layer, uint32_t page)
 
 kvcl_view kvcl_tier_means(const kvcl_tier *t, kvcl_buf *buf, uint32_t layer)
 {
-    kvcl_view v = kvcl_tier_mean(t, buf, KVCL_MEAN_EPOCHS, layer, 0);
-    v.bytes *= KVCL_MEAN_EPOCHS;
+    uint32_t n = kvcl_tier_n_means(&t->plan);
+    kvcl_view v = kvcl_tier_mean(t, buf, n, layer, 0);
+    v.bytes *= n;
     return buf ? v : (kvcl_view){0};
 }
 
@@ -236,7 +242,10 @@ kvcl_codec_pages kvcl_tier_pages(const kvcl_tier *t, uint32_t layer, uint32_t pa
         .slots = t->map.slots + page,
         .means = kvcl_tier_means(t, t->means_there ? t->means_there : t->means, layer),
         .rope = t->rope,
-        .basis = kvcl_tier_basis(t, t->basis_there ? t->basis_there : t->basis, layer)};
+        .basis = kvcl_tier_basis(t, t->basis_there ? t->basis_there : t->basis, layer),
+        .tables = kvcl_view_of(t->tables_there ? t->tables_there : t->tables),
+        .work = kvcl_view_of(t->attend_work),
+        .fault = kvcl_tier_fault(t, layer)};
 }
 
 kvcl_view kvcl_tier_bad(const kvcl_tier *t, uint32_t layer, uint32_t page, uint32_t n)
@@ -343,6 +352,7 @@ kvcl_status kvcl_tier_encode(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
         } else {
             kvcl_codec_pages out = kvcl_tier_pages(t, layer, page, n);
             out.bad = kvcl_tier_bad(t, layer, page, n);
+            out.work = kvcl_view_of(t->encode_work);
             KVCL_TRY(t->plan.spec.ops->encode(q, &t->plan, &raw, &out));
         }
     }

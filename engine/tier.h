@@ -25,16 +25,22 @@ typedef struct kvcl_tier {
     kvcl_buf **pools; /* [n_layers][map.n_segments][2] */
 
     /* on the main device */
-    kvcl_buf *sums, *means;   /* [n_layers][KVCL_TIER_SUMS | epochs][2][Hk][D]; sums of a codec that
-                                 learns: [2][Hk][D] */
+    kvcl_buf *sums, *means;   /* [n_layers][KVCL_TIER_SUMS | kvcl_tier_n_means][2][Hk][D]; sums of a
+                                 codec that learns: [2][Hk][D] */
     kvcl_buf *basis;          /* [n_layers], of each kvcl_tier_layer_basis() bytes */
     kvcl_buf *gram;           /* moments of a layer's rows, while its basis is made */
     void *learn_host;         /* the same on the host, the rotation table, the basis */
     uint32_t n_span;          /* rows of that table */
     kvcl_page_map bounce_map; /* remote only */
     kvcl_buf *bounce[2];
-    kvcl_buf *bad;  /* i32 [n_layers][map.n_pages][Hk] */
-    kvcl_view rope; /* on the tier's device */
+    kvcl_buf *bad;                  /* i32 [n_layers][map.n_pages][Hk] */
+    kvcl_buf *tables, *encode_work; /* of codecs that want them */
+    kvcl_view rope;                 /* on the tier's device */
+
+    /* on the tier's device, where its codec wants them */
+    kvcl_buf *tables_there;        /* NULL here: tables */
+    kvcl_buf *attend_work, *fault; /* fault u32 [n_layers] */
+    uint32_t *fault_host;
 
     /* on the tier's device, remote only */
     kvcl_buf *means_there, *basis_there, *rope_there, *q_there, *ml_there, *o_there;
@@ -89,6 +95,10 @@ kvcl_status kvcl_tier_encode(kvcl_tier *tier, kvcl_queue *q, uint32_t layer,
 /* After the queue was waited for: E_NOT_FINITE, naming layer and token, when one of the pages
  * [begin, end) was refused. */
 kvcl_status kvcl_tier_check(kvcl_tier *tier, kvcl_queue *q, uint32_t begin, uint32_t end);
+
+/* After attention was waited for: E_FORMAT, naming layer and page, when it met a coded page that is
+ * damaged.  Waits; nothing where pages do not tell. */
+kvcl_status kvcl_tier_check_pages(kvcl_tier *tier, kvcl_queue *q);
 
 /* Block partials over in->begin .. in->end of a layer.  in->page_table is ignored.  Enqueues; a
  * remote tier waits. */

@@ -91,6 +91,8 @@ kvcl_status kvcl_tier_encode_remote(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
                                 .slots = t->bounce_map.slots,
                                 .means = kvcl_tier_means(t, t->means, layer),
                                 .basis = kvcl_tier_basis(t, t->basis, layer),
+                                .tables = kvcl_view_of(t->tables),
+                                .work = kvcl_view_of(t->encode_work),
                                 .bad = kvcl_tier_bad(t, layer, page, n)};
         KVCL_TRY(t->plan.spec.ops->encode(q, &t->plan, &part, &out));
         kvcl_codec_pages there = kvcl_tier_pages(t, layer, page, n);

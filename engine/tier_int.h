@@ -2,6 +2,7 @@
 #ifndef KVCL_TIER_INT_H
 #define KVCL_TIER_INT_H
 
+#include "shared.h"
 #include "tier.h"
 
 /* Pages page .. page + n - 1, of one segment, of a layer as codecs want them: coded, raw. */
@@ -9,6 +10,11 @@ kvcl_codec_pages kvcl_tier_pages(const kvcl_tier *t, uint32_t layer, uint32_t pa
 kvcl_codec_raw kvcl_tier_source(const kvcl_tier *t, const kvcl_raw_pages *src, uint32_t layer,
                                 uint32_t page, uint32_t n);
 kvcl_view kvcl_tier_bad(const kvcl_tier *t, uint32_t layer, uint32_t page, uint32_t n);
+/* Means of a layer: one, or one for each epoch. */
+static inline uint32_t kvcl_tier_n_means(const kvcl_codec_plan *p)
+{
+    return p->one_mean ? 1 : KVCL_MEAN_EPOCHS;
+}
 /* A layer's means in `buf`, or an absent view. */
 kvcl_view kvcl_tier_means(const kvcl_tier *t, kvcl_buf *buf, uint32_t layer);
 
@@ -29,6 +35,14 @@ kvcl_view kvcl_tier_mean(const kvcl_tier *t, kvcl_buf *buf, uint32_t per_layer, 
                          uint32_t i);
 kvcl_status kvcl_tier_add_rows(const kvcl_tier *t, kvcl_queue *q, const kvcl_codec_raw *raw,
                                kvcl_view sums);
+
+/* Tables and work of codecs that want them: bytes on the main device or (there) on the tier's other
+ * one; the memory. */
+size_t kvcl_tier_work_bytes(const kvcl_tier_setup *s, const kvcl_codec_plan *p, bool there);
+kvcl_status kvcl_tier_create_work(const kvcl_tier_setup *s, kvcl_queue *main, const char *travel,
+                                  kvcl_tier *t);
+/* A layer's word of t->fault, or an absent view. */
+kvcl_view kvcl_tier_fault(const kvcl_tier *t, uint32_t layer);
 
 /* A tier on another device: its buffers, its pages, its means. */
 kvcl_status kvcl_tier_create_remote(const kvcl_tier_setup *s, kvcl_queue *main, kvcl_tier *t);

@@ -98,12 +98,12 @@ static kvcl_status add_to_gram(const kvcl_tier *t, kvcl_queue *q, const kvcl_cod
                                                       .type_v = raw->type_v});
 }
 
-/* The mean of all rows, for every epoch; 0 where each block has a basis of its own. */
+/* The mean of all rows; 0 where each block has a basis of its own. */
 static kvcl_status make_mean(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
                              const kvcl_tier_rows *rows, kvcl_view *out)
 {
     kvcl_view sums = kvcl_view_of(t->sums);
-    kvcl_view mean = kvcl_tier_mean(t, t->means, KVCL_MEAN_EPOCHS, layer, 0);
+    kvcl_view mean = kvcl_tier_mean(t, t->means, kvcl_tier_n_means(&t->plan), layer, 0);
     uint32_t n_tokens = rows->n_learn * KVCL_PAGE_TOKENS - t->n_sink;
     float factor = t->plan.by_block ? 0.0f : 1.0f / (float)n_tokens;
     KVCL_TRY(kvcl_view_zero(q, sums));
@@ -113,7 +113,7 @@ static kvcl_status make_mean(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
                                                      .mean = mean,
                                                      .n = (uint32_t)(mean.bytes / sizeof(float)),
                                                      .factor = factor}));
-    for (uint32_t i = 1; i < KVCL_MEAN_EPOCHS; i++)
+    for (uint32_t i = 1; i < kvcl_tier_n_means(&t->plan); i++)
         KVCL_TRY(
             kvcl_buf_copy(q, mean.buf, mean.off + i * mean.bytes, mean.buf, mean.off, mean.bytes));
     *out = mean;
@@ -132,8 +132,7 @@ static kvcl_status learn_nothing(kvcl_tier *t, kvcl_queue *q, kvcl_view mean, vo
     kvcl_codec_moments m = {.gram = gram, .n_slots = 1};
     for (size_t i = 0; i < gram_elems(p); i++)
         gram[i] = i % ((size_t)D * D) % (D + 1) == 0 ? 1.0f : 0.0f;
-    for (uint32_t i = 0; i < KVCL_MEAN_EPOCHS; i++, mean.off += mean.bytes)
-        KVCL_TRY(kvcl_view_zero(q, mean));
+    KVCL_TRY(kvcl_view_zero(q, mean));
     return p->spec.ops->learn(t->dev->ctx, p, &m, out);
 }
 

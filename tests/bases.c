@@ -70,7 +70,7 @@ static kvcl_spectral_part make_part(test_run *r, const kvcl_spectral_shape *s, u
                 width[k * n + i] = 0;
         }
     }
-    return (kvcl_spectral_part){n, synth, oblique ? analysis : NULL, gain, amp, width};
+    return (kvcl_spectral_part){n, synth, oblique ? analysis : NULL, gain, amp, width, false};
 }
 
 test_spectral test_spectral_make(test_run *r, uint32_t dim, uint32_t n_kv, uint32_t fold,
@@ -91,4 +91,29 @@ test_spectral test_spectral_make(test_run *r, uint32_t dim, uint32_t n_kv, uint3
     test_ok(r, kvcl_spectral_pack(r->d->ctx, &t.shape, t.parts, basis));
     t.basis = test_in(r, basis, bytes);
     return t;
+}
+
+float *test_moments(test_run *r, uint32_t n_matrices, uint32_t D, uint32_t n)
+{
+    float *out = test_mem(r, (size_t)n_matrices * D * D * sizeof(float));
+    for (uint32_t m = 0; m < n_matrices; m++) {
+        float *x = test_gauss(r, (size_t)n * D, 1.0f), *to = out + (size_t)m * D * D;
+        for (uint32_t i = 0; i < n * D; i++)
+            x[i] = (i % D ? 0.6f * x[i - 1] : 0.0f) + x[i] * (1.0f + (float)(i % D % 7));
+        for (uint32_t i = 0; i < n * D * D; i++)
+            to[i % (D * D)] += x[i / (D * D) * D + i % (D * D) / D] * x[i / (D * D) * D + i % D];
+    }
+    return out;
+}
+
+void test_codec_work(test_run *r, const kvcl_codec_plan *p, kvcl_codec_pages *pages,
+                     kvcl_view work[2])
+{
+    void *tables = test_mem(r, p->table_bytes);
+    uint32_t none = 0;
+    p->spec.ops->fill(p, tables);
+    pages->tables = test_in(r, tables, p->table_bytes);
+    work[0] = test_scratch(r, p->encode_bytes);
+    work[1] = test_scratch(r, p->attend_bytes);
+    pages->fault = test_inout(r, &none, sizeof none);
 }

@@ -2,6 +2,7 @@
 #ifndef KVCL_TEST_BASES_H
 #define KVCL_TEST_BASES_H
 
+#include "codec.h"
 #include "pages.h"
 
 #define TEST_MIXED 0 /* "bits": heads of different widths, counts and amplitudes */
@@ -21,5 +22,11 @@ typedef struct test_spectral {
  * the words have room to spare. */
 test_spectral test_spectral_make(test_run *r, uint32_t dim, uint32_t n_kv, uint32_t fold,
                                  uint32_t bits_k, uint32_t bits_v);
+
+/* Second moments of `n` made-up rows that favour some directions: [n_matrices][D][D]. */
+float *test_moments(test_run *r, uint32_t n_matrices, uint32_t D, uint32_t n);
+/* Tables, fault and memory (of encode, of attend and decode) of a codec that wants them. */
+void test_codec_work(test_run *r, const kvcl_codec_plan *plan, kvcl_codec_pages *pages,
+                     kvcl_view work[2]);
 
 #endif

@@ -107,6 +107,7 @@ bool test_pairwise(size_t sum, size_t m);
     X(attn_spectral)  \
     X(holo)           \
     X(rans)           \
+    X(rest)           \
     X(svd)
 #define TEST_STEM_DECL(stem) void test_cases_##stem(test_cases *cases);
 TEST_STEMS(TEST_STEM_DECL)

@@ -53,8 +53,7 @@ static as_data make(test_run *r, const as_params *p)
     for (size_t i = 0; i < n_pages; i++)
         make_page(r, &d.spec.shape, pool + (size_t)d.attn.slots[i] * bytes);
     d.pool = test_in(r, pool, (n_pages + 1) * bytes);
-    uint32_t last_block = (g->end - 1) / KVCL_BLOCK_TOKENS;
-    size_t n_means = (kvcl_mean_epoch(last_block) + 1) * 2 * (size_t)g->n_kv * g->dim;
+    size_t n_means = 2 * (size_t)g->n_kv * g->dim;
     d.means = test_in(r, test_floats(r, n_means, 1.0f), n_means * sizeof(float));
     if (p->pairing != KVCL_ROPE_NONE) {
         uint32_t n_rows = (d.attn.first_page + d.attn.n_pages) * KVCL_PAGE_TOKENS;

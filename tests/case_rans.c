@@ -24,7 +24,7 @@ typedef struct rans_params {
 
 typedef struct rans_data {
     kvcl_rans_shape shape;
-    uint32_t n, slot_bytes;
+    uint32_t n, stride, slot_bytes; /* values of a page, from one page's to the next's */
     int8_t *values;
     uint8_t *models;
     uint32_t *table;
@@ -61,21 +61,24 @@ static rans_data make(test_run *r, const rans_params *p)
     rans_data d = {.shape = {.n_pages = p->n_pages, .n_rows = p->n_rows, .n_cols = p->n_cols}};
     d.shape.model_stride = p->own_models ? p->n_rows + 3 : 0;
     d.n = p->n_rows * p->n_cols;
+    d.shape.value_stride = p->own_models ? d.n + 20 : 0;
+    d.stride = kvcl_rans_stride(&d.shape);
     d.slot_bytes = (uint32_t)kvcl_rans_bytes_max(d.n);
     size_t models_bytes = (size_t)(n_sets - 1) * d.shape.model_stride + p->n_rows;
     d.models = test_mem(r, models_bytes);
     for (size_t i = 0; i < models_bytes; i++)
         d.models[i] = model_for(r, p, (uint32_t)i);
-    d.values = test_mem(r, (size_t)p->n_pages * d.n);
+    d.values = test_mem(r, (size_t)p->n_pages * d.stride);
     for (uint32_t i = 0; i < p->n_pages * d.n; i++) {
         uint32_t page = i / d.n, row = i % d.n / p->n_cols;
-        d.values[i] = value_for(r, p, d.models[page * d.shape.model_stride + row]);
+        d.values[page * d.stride + i % d.n] =
+            value_for(r, p, d.models[page * d.shape.model_stride + row]);
     }
     if (p->kind == RANS_TOP)
         d.models[models_bytes - 1] = KVCL_RANS_MODELS;
     d.table = test_mem(r, kvcl_rans_table_bytes());
     kvcl_rans_table_fill(d.table);
-    d.values_view = test_in(r, d.values, (size_t)p->n_pages * d.n);
+    d.values_view = test_in(r, d.values, (size_t)p->n_pages * d.stride);
     d.models_view = test_in(r, d.models, models_bytes);
     d.table_view = test_in(r, d.table, kvcl_rans_table_bytes());
     return d;
@@ -115,7 +118,7 @@ static rans_values decode(test_run *r, const rans_data *d, kvcl_view streams,
     a.places = test_in(r, places, 2 * d->shape.n_pages * sizeof *places);
     a.models = d->models_view;
     a.table = d->table_view;
-    a.values = v.values = test_out(r, (size_t)d->shape.n_pages * d->n);
+    a.values = v.values = test_out(r, (size_t)d->shape.n_pages * d->stride);
     a.bad = v.bad = test_out(r, d->shape.n_pages * sizeof(uint32_t));
     test_ok(r, kvcl_op_rans_dec(r->d->q, &a));
     return v;
@@ -149,7 +152,7 @@ static double cost_of(const rans_data *d, uint32_t page)
     uint64_t sum = 0;
     for (uint32_t row = 0; row < d->shape.n_rows; row++) {
         uint32_t hist[256] = {0};
-        const int8_t *v = d->values + (size_t)page * d->n + row * d->shape.n_cols;
+        const int8_t *v = d->values + (size_t)page * d->stride + row * d->shape.n_cols;
         for (uint32_t c = 0; c < d->shape.n_cols; c++)
             hist[(uint8_t)v[c]]++;
         sum += kvcl_rans_cost(d->table, d->models[page * d->shape.model_stride + row], hist);
@@ -195,13 +198,13 @@ static void identity(test_run *r, const void *params)
     test_wait(r);
     for (uint32_t i = 0; i < p->n_pages; i++) {
         uint32_t bad = ((const uint32_t *)test_bytes(r, v.bad))[i];
-        const int8_t *got = (const int8_t *)test_bytes(r, v.values) + (size_t)i * d.n;
+        const int8_t *got = (const int8_t *)test_bytes(r, v.values) + (size_t)i * d.stride;
         if (p->kind == RANS_TOP && (i + 1 == p->n_pages || !p->own_models)) {
             test_require(bad == 1 && used[i] == 0, "page %u of an unknown model", i);
             continue;
         }
         test_require(bad == 0, "page %u is bad", i);
-        ck_assert_mem_eq(got, d.values + (size_t)i * d.n, d.n);
+        ck_assert_mem_eq(got, d.values + (size_t)i * d.stride, d.n);
         check_size(&d, i, used[i]);
     }
     if (p->kind != RANS_TOP)
@@ -269,7 +272,7 @@ static void identity_bad(test_run *r, const void *params)
     test_wait(r);
     for (uint32_t i = 0; i < d.shape.n_pages; i++) {
         uint32_t bad = ((const uint32_t *)test_bytes(r, v.bad))[i];
-        const int8_t *got = (const int8_t *)test_bytes(r, v.values) + (size_t)i * d.n;
+        const int8_t *got = (const int8_t *)test_bytes(r, v.values) + (size_t)i * d.stride;
         test_require(bad <= 1, "bad is %u", bad);
         for (uint32_t k = 0; bad && k < d.n; k++)
             test_require(got[k] == 0, "value %u of bad page %u is %d", k, i, got[k]);

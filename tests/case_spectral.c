@@ -13,6 +13,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 typedef struct sp_params {
     uint32_t bits_k, bits_v, fold, dim, n_kv;
@@ -29,32 +30,29 @@ typedef struct sp_data {
     kvcl_view means_view, pool, code_table, bad;
 } sp_data;
 
-static float mean_of(const sp_params *p, const sp_data *d, uint32_t i, uint32_t of_v, uint32_t head,
+static float mean_of(const sp_params *p, const sp_data *d, uint32_t of_v, uint32_t head,
                      uint32_t dim)
 {
-    size_t epoch = kvcl_mean_epoch((p->first_page + i) / KVCL_BLOCK_PAGES);
-    return d->means[((epoch * 2 + of_v) * p->n_kv + head) * p->dim + dim];
+    return d->means[(of_v * p->n_kv + head) * p->dim + dim];
 }
 
 /* Gaussian rows around the means, slots of very different size. */
 static sp_data make(test_run *r, const sp_params *p)
 {
     sp_data d = {.head_elems = (size_t)p->dim * KVCL_PAGE_TOKENS};
-    uint32_t last = p->first_page + p->n_pages - 1;
     d.spec = test_spectral_make(r, p->dim, p->n_kv, p->fold, p->bits_k, p->bits_v);
     d.page_elems = d.head_elems * p->n_kv;
-    d.n_means = (kvcl_mean_epoch(last / KVCL_BLOCK_PAGES) + 1) * 2 * (size_t)p->n_kv * p->dim;
+    d.n_means = 2 * (size_t)p->n_kv * p->dim;
     d.means = test_floats(r, d.n_means, 1.0f);
     d.k = test_gauss(r, p->n_pages * d.page_elems, 1.0f);
     d.v = test_gauss(r, p->n_pages * d.page_elems, 1.0f);
     for (size_t at = 0; at < p->n_pages * d.page_elems; at++) {
-        uint32_t page = (uint32_t)(at / d.page_elems),
-                 head = (uint32_t)(at / d.head_elems) % p->n_kv;
+        uint32_t head = (uint32_t)(at / d.head_elems) % p->n_kv;
         uint32_t dk = (uint32_t)(at / KVCL_PAGE_TOKENS) % p->dim, dv = (uint32_t)at % p->dim;
         uint32_t tk = (uint32_t)at % KVCL_PAGE_TOKENS;
         uint32_t tv = (uint32_t)(at / p->dim) % KVCL_PAGE_TOKENS;
-        d.k[at] = d.k[at] * (0.5f + (float)(tk / p->fold % 5)) + mean_of(p, &d, page, 0, head, dk);
-        d.v[at] = d.v[at] * (0.5f + (float)(tv / p->fold % 3)) + mean_of(p, &d, page, 1, head, dv);
+        d.k[at] = d.k[at] * (0.5f + (float)(tk / p->fold % 5)) + mean_of(p, &d, 0, head, dk);
+        d.v[at] = d.v[at] * (0.5f + (float)(tv / p->fold % 3)) + mean_of(p, &d, 1, head, dv);
     }
     d.raw_slots = test_slots(r, p->n_pages);
     d.code_slots = test_slots(r, p->n_pages);
@@ -128,6 +126,31 @@ static void run(test_run *r, const void *params)
     decode(r, p, &d, table, (kvcl_type)p->type_v, (kvcl_type)p->type_k, out);
 }
 
+/* The same pages as coefficients. */
+static kvcl_view coefs_of(test_run *r, const sp_params *p, sp_data *d)
+{
+    const kvcl_spectral_shape *s = &d->spec.shape;
+    size_t slots = KVCL_PAGE_TOKENS / s->fold;
+    kvcl_spectral_coef_args a = {.shape = *s, .means = d->means_view, .basis = d->spec.basis};
+    a.first_page = p->first_page;
+    a.n_pages = p->n_pages;
+    a.n_skip = p->n_skip;
+    a.type_k = (kvcl_type)p->type_k;
+    a.type_v = (kvcl_type)p->type_v;
+    a.k = test_raw_pool(r, a.type_k, d->raw_slots, p->n_pages, d->page_elems, d->k);
+    a.v = test_raw_pool(r, a.type_v, d->raw_slots, p->n_pages, d->page_elems, d->v);
+    a.page_table = test_in(r, d->raw_slots, p->n_pages * sizeof(int32_t));
+    a.coefs = test_out(r, p->n_pages * (s->words_k + s->words_v) * slots * 4 * sizeof(float));
+    test_ok(r, kvcl_op_spectral_coef(r->d->q, &a));
+    return a.coefs;
+}
+
+static void run_coef(test_run *r, const void *params)
+{
+    sp_data d = make(r, params);
+    coefs_of(r, params, &d);
+}
+
 /* ---- identities ---------------------------------------------------------------------------- */
 
 /* Values of a decoded pool in the order of d->k and d->v. */
@@ -164,7 +187,7 @@ static void check_error(const sp_params *p, const sp_data *d, uint32_t of_v, con
             size_t at =
                 head * d->head_elems + (of_v ? t * p->dim + dim : dim * KVCL_PAGE_TOKENS + t);
             double x = (double)(of_v ? d->v[at] : d->k[at]), y = (double)got[at];
-            double z = x - (double)mean_of(p, d, head / p->n_kv, of_v, head % p->n_kv, dim);
+            double z = x - (double)mean_of(p, d, of_v, head % p->n_kv, dim);
             sum += (x - y) * (x - y);
             all += z * z;
         }
@@ -257,7 +280,7 @@ static void check_layout(test_run *r, const sp_params *p, const sp_data *d, uint
             x += sign * l.level[k][c] * a * (double)part->gain[c] * part->synth[c * p->dim + dim];
         }
         double norm = (double)kvcl_f16_to_f32(norms[t / p->fold]);
-        x = x * norm + (double)mean_of(p, d, i, of_v, head, dim);
+        x = x * norm + (double)mean_of(p, d, of_v, head, dim);
         size_t at = (size_t)i * d->page_elems + head * d->head_elems;
         at += of_v ? t * p->dim + dim : dim * 64 + t;
         test_close((double)got[at], x, 4e-3 * (1.0 + norm),
@@ -353,13 +376,12 @@ static void run_flat(test_run *r, const void *params)
     kvcl_view back[2];
     sp_data d = make(r, p);
     for (size_t at = 0; at < p->n_pages * d.page_elems; at++) {
-        uint32_t page = (uint32_t)(at / d.page_elems),
-                 head = (uint32_t)(at / d.head_elems) % p->n_kv;
+        uint32_t head = (uint32_t)(at / d.head_elems) % p->n_kv;
         uint32_t tk = (uint32_t)at % KVCL_PAGE_TOKENS;
         uint32_t tv = (uint32_t)(at / p->dim) % KVCL_PAGE_TOKENS;
         float near = tk % 3 == 0 ? 0.0f : tk % 3 == 1 ? 1e-16f : -1e-7f;
-        d.k[at] = mean_of(p, &d, page, 0, head, (uint32_t)(at / KVCL_PAGE_TOKENS) % p->dim) + near;
-        d.v[at] = tv % 2 ? near : mean_of(p, &d, page, 1, head, (uint32_t)at % p->dim);
+        d.k[at] = mean_of(p, &d, 0, head, (uint32_t)(at / KVCL_PAGE_TOKENS) % p->dim) + near;
+        d.v[at] = tv % 2 ? near : mean_of(p, &d, 1, head, (uint32_t)at % p->dim);
     }
     encode(r, p, &d, test_out(r, pool_bytes(p, &d)));
     decode(r, p, &d, NULL, KVCL_F32, KVCL_F32, back);
@@ -370,6 +392,41 @@ static void run_flat(test_run *r, const void *params)
 }
 
 /* ---- cases --------------------------------------------------------------------------------- */
+
+/* Codes of 8 bits are coefficients, scaled by one number a slot and rounded. */
+static void coef_identity(test_run *r, const void *params)
+{
+    const sp_params *p = params;
+    sp_data d = make(r, p);
+    const kvcl_spectral_shape *s = &d.spec.shape;
+    kvcl_view coefs = coefs_of(r, p, &d);
+    encode(r, p, &d, test_out(r, pool_bytes(p, &d)));
+    test_wait(r);
+    size_t parts[4], page_bytes = kvcl_spectral_page_bytes(s, parts),
+                     words = s->words_k + s->words_v;
+    uint32_t slots = KVCL_PAGE_TOKENS / s->fold, per_head = s->words_k / s->n_kv_heads;
+    for (uint32_t i = 0; i < p->n_pages * words / per_head * slots; i++) {
+        size_t part = i / slots, page = part * per_head / words, slot = i % slots;
+        const float *c = test_values(r, coefs) + (part * per_head * slots + slot) * 4;
+        const int8_t *code = (const int8_t *)test_bytes(r, d.pool) +
+                             (size_t)d.code_slots[page] * page_bytes +
+                             ((part * per_head - page * words) * slots + slot) * 4;
+        double cc = 0.0, ck = 0.0;
+        for (uint32_t k = 0; k < 4 * per_head; k++) {
+            double x = (double)c[k / 4 * slots * 4 + k % 4];
+            if (abs(code[k / 4 * slots * 4 + k % 4]) < 127) {
+                cc += x * x;
+                ck += x * code[k / 4 * slots * 4 + k % 4];
+            }
+        }
+        for (uint32_t k = 0; k < 4 * per_head; k++) {
+            size_t at = k / 4 * (size_t)slots * 4 + k % 4;
+            if (abs(code[at]) < 127)
+                test_close((double)c[at] * (ck / cc), code[at], 0.55 + abs(code[at]) / 48.0, "code",
+                           k);
+        }
+    }
+}
 
 static void add(test_cases *cases, bool small, test_case_fn fn, test_case_fn check,
                 const sp_params *p, const char *what)
@@ -411,6 +468,8 @@ void test_cases_spectral(test_cases *cases)
                 p.type_k = shapes[i].type_k;
                 p.type_v = shapes[i].type_v;
                 add(cases, small, run, identity, &p, "codes");
+                if (b < 2 && (i == 0 || fold != 2))
+                    add(cases, small, run_coef, b ? coef_identity : NULL, &p, "coefficients");
             }
         }
         sp_params p = {4, 8, fold, .dim = 64, .n_kv = 2, .n_pages = 6};

@@ -21,6 +21,8 @@ const char *const rig_configs[][2] = {
     {"quant4/post", "q8_0"},
     {NULL, "superpose4-2"},
     {"spectral4", "superpose2-k3v2.5"},
+    {NULL, "rest1.5"},
+    {"rest4", "rest1.05"},
 };
 const int rig_n_configs = (int)kvcl_array_len(rig_configs);
 

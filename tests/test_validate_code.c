@@ -73,25 +73,24 @@ static const kvcl_quant_shape shape4 = {1, 32, 4, 4, KVCL_QUANT_POST};
     } while (0)
 
 /* Heads, positions and raw pages: both directions. */
-#define BAD_PAGES(op, good)                                                         \
-    do {                                                                            \
-        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.shape.head_dim = 48);               \
-        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.shape.head_dim = 288);              \
-        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.shape.head_dim = 0);                \
-        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.shape.n_kv_heads = 0);              \
-        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.shape.n_kv_heads = 1025);           \
-        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.first_page = UINT32_MAX);           \
-        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.n_pages = UINT32_MAX);              \
-        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.type_k = KVCL_Q8_0);                \
-        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.type_v = KVCL_BF16);                \
-        REFUSED(op, good, KVCL_E_ARG, a.k.bytes -= 4);                              \
-        REFUSED(op, good, KVCL_E_ARG, a.v.buf = NULL);                              \
-        REFUSED(op, good, KVCL_E_ARG, a.first_page = 8); /* the means of epoch 1 */ \
-        REFUSED(op, good, KVCL_E_ARG, a.page_table.bytes = 4);                      \
-        REFUSED(op, good, KVCL_E_ARG, a.pool_table.bytes = 4);                      \
-        REFUSED(op, good, KVCL_E_ARG, a.page_table.buf = NULL);                     \
-        REFUSED(op, good, KVCL_E_ARG, a.pool_table.off += 2);                       \
-        ACCEPTED(op, good, (a.n_pages = 0, a.k.buf = NULL));                        \
+#define BAD_PAGES(op, good)                                               \
+    do {                                                                  \
+        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.shape.head_dim = 48);     \
+        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.shape.head_dim = 288);    \
+        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.shape.head_dim = 0);      \
+        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.shape.n_kv_heads = 0);    \
+        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.shape.n_kv_heads = 1025); \
+        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.first_page = UINT32_MAX); \
+        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.n_pages = UINT32_MAX);    \
+        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.type_k = KVCL_Q8_0);      \
+        REFUSED(op, good, KVCL_E_UNSUPPORTED, a.type_v = KVCL_BF16);      \
+        REFUSED(op, good, KVCL_E_ARG, a.k.bytes -= 4);                    \
+        REFUSED(op, good, KVCL_E_ARG, a.v.buf = NULL);                    \
+        REFUSED(op, good, KVCL_E_ARG, a.page_table.bytes = 4);            \
+        REFUSED(op, good, KVCL_E_ARG, a.pool_table.bytes = 4);            \
+        REFUSED(op, good, KVCL_E_ARG, a.page_table.buf = NULL);           \
+        REFUSED(op, good, KVCL_E_ARG, a.pool_table.off += 2);             \
+        ACCEPTED(op, good, (a.n_pages = 0, a.k.buf = NULL));              \
     } while (0)
 
 START_TEST(quant_sizes)
@@ -122,6 +121,7 @@ START_TEST(quant_enc)
     ACCEPTED(quant_enc, good, (a.first_page = 8, a.means = view(aux, 4, 128)));
     BAD_SHAPES(quant_enc, good);
     BAD_PAGES(quant_enc, good);
+    REFUSED(quant_enc, good, KVCL_E_ARG, a.first_page = 8); /* the means of epoch 1 */
     BAD_VIEWS(quant_enc, good, bad, 2);
     REFUSED(quant_enc, good, KVCL_E_ARG, a.n_skip = 64);
     REFUSED(quant_enc, good, KVCL_E_ARG, a.pool = view(in, 8, PAGE));
@@ -149,6 +149,7 @@ START_TEST(quant_dec)
     ACCEPTED(quant_dec, good, (a.shape.form = KVCL_QUANT_POST, a.n_rot = 7));
     BAD_SHAPES(quant_dec, good);
     BAD_PAGES(quant_dec, good);
+    REFUSED(quant_dec, good, KVCL_E_ARG, a.first_page = 8);
     REFUSED(quant_dec, good, KVCL_E_ARG, a.table.bytes -= 4);
     REFUSED(quant_dec, good, KVCL_E_ARG, a.table.off += 2);
     REFUSED(quant_dec, good, KVCL_E_ARG, a.n_rot = 7);
@@ -301,7 +302,7 @@ START_TEST(spectral_pack)
     int8_t synth[4 * 32] = {1};
     float gain[4] = {1.0f, 1.0f, 1.0f, 1.0f}, amp[4] = {1.0f, 2.0f, 0.0f, 1.0f};
     uint8_t width[4] = {8, 4, 2, 0};
-    kvcl_spectral_part part = {4, synth, NULL, gain, amp, width}, parts[2] = {part, part};
+    kvcl_spectral_part part = {4, synth, NULL, gain, amp, width, false}, parts[2] = {part, part};
     float basis[SPECTRAL_BASIS];
     ck_assert_uint_eq(kvcl_spectral_basis_bytes(&spectral8), sizeof basis);
     ck_assert_uint_eq(kvcl_spectral_words(1, &part), 2);
@@ -406,7 +407,7 @@ START_TEST(attn_spectral)
     good.pairing = KVCL_ROPE_ADJACENT;
     good.pool = view(in, 512, SPECTRAL_PAGE);
     good.basis = view(in, 2000, SPECTRAL_BASIS);
-    good.means = view(aux, 512, 128);
+    good.means = view(aux, 512, 64);
     good.table = view(aux, 700, 577 * 4);
     BAD_IN(attn_spectral, good);
     BAD_SPECTRAL(attn_spectral, good);
