@@ -112,7 +112,7 @@ static void level_open(kvcl_ctx *ctx, const char *id, const uint32_t *table, lev
     must(ctx, kvcl_queue_create(l->dev, &l->q));
     must(ctx,
          kvcl_buf_create(l->dev, table_bytes + PAGES * slot + 2 * VALUES + 8192, "all", &l->buf));
-    kvcl_rans_shape shape = {PAGES, ROWS, COLS, 0};
+    kvcl_rans_shape shape = {PAGES, ROWS, COLS, 0, 0};
     l->enc = (kvcl_rans_enc_args){.shape = shape, .slot_bytes = slot};
     l->dec = (kvcl_rans_dec_args){.shape = shape};
     l->enc.table = l->dec.table = part(l, &at, table_bytes);

@@ -38,7 +38,7 @@ static kvcl_spectral_part make_part(const kvcl_ops_params *p, const kvcl_ops_cas
             m->width[r * D + i] = width_at(c->bits, i * fold + r, D * fold);
         }
     }
-    return (kvcl_spectral_part){D, m->synth, NULL, m->gain, m->amp, m->width};
+    return (kvcl_spectral_part){D, m->synth, NULL, m->gain, m->amp, m->width, false};
 }
 
 void kvcl_ops_spectral_shape(const kvcl_ops_params *p, uint32_t fold, uint32_t bits,

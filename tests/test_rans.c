@@ -160,7 +160,7 @@ static void teardown(void)
 #define ACCEPTED(op, good, change) REFUSED(op, good, KVCL_OK, change)
 
 /* 3 pages of 4 x 64 values, models of their own. */
-static const kvcl_rans_shape shape = {3, 4, 64, 4};
+static const kvcl_rans_shape shape = {3, 4, 64, 4, 0};
 
 #define BAD_SHAPES(op, good)                                                                 \
     do {                                                                                     \
