@@ -119,10 +119,13 @@ void kvcl_cpu_rest_quant(const void *args, kvcl_cpu_part *p)
 {
     const kvcl_rest_quant_args *a = args;
     const uint32_t *used = kvcl_cpu_ptr(a->used);
+    const float *coefs = kvcl_cpu_ptr(a->coefs);
+    const int16_t *scales = kvcl_cpu_ptr(a->scales);
+    const uint16_t *costs = kvcl_cpu_ptr(a->costs);
     size_t n = (size_t)a->shape.n_rows * a->shape.n_cols;
+    assert(coefs && scales && costs);
     for (uint32_t page, end; kvcl_cpu_take(p, a->shape.n_pages, 1, &page, &end);) {
-        page_coefs c = {&a->shape, (const float *)kvcl_cpu_ptr(a->coefs) + page * n,
-                        kvcl_cpu_ptr(a->scales), kvcl_cpu_ptr(a->costs), a->round};
+        page_coefs c = {&a->shape, coefs + page * n, scales, costs, a->round};
         if (!used || used[page] == 0)
             quantise(&c, a, page);
     }
@@ -194,7 +197,8 @@ static void put_norms(const kvcl_rest_shape *s, const uint32_t *slot, bool bad, 
     float step = kvcl_rest_step(slot[0] >> 20 & 1023);
     uint32_t n = s->n_cols / 4;
     for (uint32_t i = 0; i < s->n_parts * n; i++) {
-        float gain = (float)(192 + gains[i / n]) * 0.00390625f; // 1/256
+        uint32_t part = i / n;
+        float gain = (float)(192 + gains[part]) * 0.00390625f; // 1/256
         norms[i] = bad ? 0 : kvcl_f32_to_f16(step * gain);
     }
 }
