@@ -38,7 +38,8 @@
 
 // ---- coefficients -------------------------------------------------------------------------------
 
-// Levels of the codes of less than 8 bits: [plane][16], and as bytes.
+// Levels of the codes of less than 8 bits: [plane][16], and as bytes; behind these, of each plane
+// the bits of a code in every byte.
 INLINE void make_levels(__local int *levels, __local uint *bytes)
 {
     uint i = (uint)get_local_id(0), bits = 8u >> i / 16;
@@ -46,6 +47,8 @@ INLINE void make_levels(__local int *levels, __local uint *bytes)
         levels[i] = kvcl_quant_level(bits, i % (1u << bits));
     if (i >= 4 && i < 16)
         bytes[i] = kvcl_levels4(8u >> i / 4, i % 4 * 4, 0);
+    if (i < 4)
+        bytes[16 + i] = ((1u << (8u >> i)) - 1u) * 0x01010101u;
 }
 
 INLINE int level_of(uint place, uint word, __local const int *levels)
@@ -62,13 +65,14 @@ INLINE uint word_of(uint place)
     return place == KVCL_SPECTRAL_NONE ? 0 : (place & 0xffffu) * SLOTS;
 }
 
-// Levels of four slots' codes at a place, a byte each; table: its plane's levels.
-INLINE uint levels4(uint place, uint4 table, uint4 word)
+// Levels of four slots' codes at a place, a byte each; table, mask: its plane's levels, and a
+// code's bits in each byte.
+INLINE uint levels4(uint place, uint4 table, uint mask, uint4 word)
 {
     uint plane = place >> 24 & 3u, shift = place >> 16 & 31u, which = shift / 8 * 0x11u + 0x40u;
     uint bytes =
         kvcl_pick(kvcl_pick(word.x, word.y, which), kvcl_pick(word.z, word.w, which), 0x5410);
-    uint codes = bytes >> (shift & 7u) & ((1u << (8u >> plane)) - 1u) * 0x01010101u;
+    uint codes = bytes >> (shift & 7u) & mask;
     uint pairs = codes | codes >> 4; // two to a byte, in the first and the third
     uint index = kvcl_pick(pairs, pairs, 0x2020), upper = kvcl_pick(codes << 4, 0, 0xba98);
     uint low = kvcl_pick(table.x, table.y, index & 0x7777u);
@@ -82,22 +86,24 @@ INLINE uint x_word(uint token, uint i)
     return token * X_WORDS + (i / 16 + token) % PARTS * 16 + i % 16;
 }
 
-// Levels of an item's slots at a place.
-INLINE void load_levels(uint place, __global const uint *from, __local const int *levels,
-                        __local const uint4 *tables, int *level)
+// Scaled levels of an item's slots at a place, for tokens `FOLD` apart: (level factor + 64) >> 7.
+INLINE void load_scaled(uint place, int factor, __global const uint *from,
+                        __local const int *levels, __local const uint4 *tables, int *out)
 {
 #if (KVCL_SPEC & 15) == 1
-    uint four = levels4(place, tables[place >> 24 & 3u], *(__global const uint4 *)from);
-    level[0] = (char)four;
-    level[1] = (char)(four >> 8);
-    level[2] = (char)(four >> 16);
-    level[3] = (char)(four >> 24);
+    uint plane = place >> 24 & 3u, mask = ((__local const uint *)(tables + 4))[plane];
+    uint four = levels4(place, tables[plane], mask, *(__global const uint4 *)from);
+    uint first = (uint)factor & 0xffffu, second = (uint)factor << 16;
+    out[0] = kvcl_dot2_low(first, four, 64) >> 7;
+    out[1] = kvcl_dot2_low(second, four, 64) >> 7;
+    out[2] = kvcl_dot2_high(first, four, 64) >> 7;
+    out[3] = kvcl_dot2_high(second, four, 64) >> 7;
 #elif (KVCL_SPEC & 15) == 2
     uint2 v = *(__global const uint2 *)from;
-    level[0] = level_of(place, v.x, levels);
-    level[1] = level_of(place, v.y, levels);
+    out[0] = (level_of(place, v.x, levels) * factor + 64) >> 7;
+    out[FOLD] = (level_of(place, v.y, levels) * factor + 64) >> 7;
 #else
-    level[0] = level_of(place, *from, levels);
+    out[0] = (level_of(place, *from, levels) * factor + 64) >> 7;
 #endif
 }
 
@@ -116,9 +122,8 @@ INLINE void make_coefficients(__global const uint *place, __global const short *
             LOOP(uint r = 0; r < FOLD; r++)
             {
                 uint p = place[r * DIM + 4 * quad + e];
-                int f = factor[r * DIM + 4 * quad + e], level[AT_ONCE];
-                load_levels(p, words + word_of(p) + first + slot, levels, tables, level);
-                LOOP(uint s = 0; s < AT_ONCE; s++) c[s * FOLD + r] = (level[s] * f + 64) >> 7;
+                load_scaled(p, factor[r * DIM + 4 * quad + e], words + word_of(p) + first + slot,
+                            levels, tables, c + r);
             }
             LOOP(uint h = 1; h < FOLD; h *= 2) LOOP(uint j = 0; j < AT_ONCE * FOLD; j++)
             {
@@ -186,36 +191,41 @@ INLINE void make_keys(uint t0, lane_dims at, uint (*s)[4], float2 mean, __local 
                       __local const uint *x, __global const float *table, uint n_rot,
                       __local float *keys)
 {
-    uint lid = (uint)get_local_id(0), lane = lid % 32, i = lane % 4;
-    uint turned = at.p < n_rot / 2;
+    uint lid = (uint)get_local_id(0), i = lid % 4;
+    uint turned = at.p < n_rot / 2, first = lid / 32 / (DIM / WARP_DIMS) * (DIM / 4);
+    uint row = first + lid % 32 / 4, token = first + 2 * i;
+    steps += token;
+    keys += token * PITCH;
+    table += (t0 + token) * n_rot + 2 * at.p;
+    __local const uint4 *x4[PARTS];
+    LOOP(uint part = 0; part < PARTS; part++)
+    x4[part] = (__local const uint4 *)(x + x_word(row, 16 * part + 4 * i));
     _Pragma("unroll 2") for (uint nt = 0; nt < DIM / 32; nt++)
     {
-        uint first = (lid / 32 / (DIM / WARP_DIMS) * (DIM / 32) + nt) * 8;
-        uint row = first + lane / 4, token = first + 2 * i;
         const int start = (int)KVCL_ROUND_BITS;
         int4 low = (int4)(start), high = (int4)(start);
         float2 cs[2] = {(float2)(1.0f, 0.0f), (float2)(1.0f, 0.0f)};
         if (turned) {
-            cs[0] = *(__global const float2 *)(table + (t0 + token) * n_rot + 2 * at.p);
-            cs[1] = *(__global const float2 *)(table + (t0 + token + 1) * n_rot + 2 * at.p);
+            cs[0] = *(__global const float2 *)(table + 8 * nt * n_rot);
+            cs[1] = *(__global const float2 *)(table + (8 * nt + 1) * n_rot);
         }
         LOOP(uint part = 0; part < PARTS; part++)
         {
-            __local const uint4 *b4 = (__local const uint4 *)(x + x_word(row, 16 * part + 4 * i));
-            uint4 l4 = b4[0], h4 = b4[TILE * X_WORDS / 4];
+            uint4 l4 = x4[part][2 * X_WORDS * nt];
+            uint4 h4 = x4[part][2 * X_WORDS * nt + TILE * X_WORDS / 4];
             uint *c = s[2 * part], *d = s[2 * part + 1];
             low = kvcl_mma_low(c[0], c[1], c[2], c[3], l4.xy, low);
             high = kvcl_mma(c[0], c[1], c[2], c[3], h4.xy, high);
             low = kvcl_mma_low(d[0], d[1], d[2], d[3], l4.zw, low);
             high = kvcl_mma(d[0], d[1], d[2], d[3], h4.zw, high);
         }
-        float2 step = *(__local const float2 *)(steps + token);
+        float2 step = *(__local const float2 *)(steps + 8 * nt);
         float2 v[2] = {
             (float2)(key_of(low.x, high.x, step.x, mean.x), key_of(low.z, high.z, step.x, mean.y)),
             (float2)(key_of(low.y, high.y, step.y, mean.x), key_of(low.w, high.w, step.y, mean.y))};
         LOOP(uint j = 0; j < 2; j++)
         {
-            __local float *to = keys + (token + j) * PITCH;
+            __local float *to = keys + (8 * nt + j) * PITCH;
             float2 u = kvcl_turn(v[j], cs[j]);
             u = turned ? u : v[j];
             if (HALVES) {
@@ -228,16 +238,16 @@ INLINE void make_keys(uint t0, lane_dims at, uint (*s)[4], float2 mean, __local 
     }
 }
 
-// Score of a token for the four rows.  What a step needs is asked for a step ahead.
+// Score of a token for the four rows.  What a step needs is asked for a step ahead, in the end what
+// is behind the key.
 INLINE float4 score_of(__local const float *key, __local const float4 *qp)
 {
     float4 sum = (float4)(0.0f), k = *(__local const float4 *)key;
     float4 q0 = qp[0], q1 = qp[1], q2 = qp[2], q3 = qp[3];
-#pragma unroll 2
-    for (uint d = 0; d < DIM; d += 4) {
-        uint next = d + 4 < DIM ? d + 4 : 0;
-        float4 k_next = *(__local const float4 *)(key + next);
-        float4 n0 = qp[next], n1 = qp[next + 1], n2 = qp[next + 2], n3 = qp[next + 3];
+#pragma unroll 4
+    for (uint d = 4; d <= DIM; d += 4) {
+        float4 k_next = *(__local const float4 *)(key + d);
+        float4 n0 = qp[d], n1 = qp[d + 1], n2 = qp[d + 2], n3 = qp[d + 3];
         sum = fma(q0, (float4)(k.x), sum);
         sum = fma(q1, (float4)(k.y), sum);
         sum = fma(q2, (float4)(k.z), sum);
@@ -285,12 +295,13 @@ INLINE float4 page_values(__global const uint *place, __global const short *fact
         uint p = place[k * DIM + i];
         __global const uint4 *from = (__global const uint4 *)(words + word_of(p));
         uint4 table = tables[p >> 24 & 3u];
+        uint mask = ((__local const uint *)(tables + 4))[p >> 24 & 3u];
         int4 high = (int4)(0), low = (int4)(0);
         if (p == KVCL_SPECTRAL_NONE)
             continue;
 #pragma unroll 4
         for (uint q = 0; q < SLOTS / 4; q++) {
-            uint level = levels4(p, table, from[q]);
+            uint level = levels4(p, table, mask, from[q]);
             uint4 h = weights[2 * (k * (SLOTS / 4) + q)],
                   l = weights[2 * (k * (SLOTS / 4) + q) + 1];
             high.x = kvcl_dot4(level, h.x, high.x);
@@ -440,12 +451,12 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
 kvcl_attn_spectral_mma(KVCL_ATTN_QUANT_PARAMS, __global const uchar *basis, ulong basis_off,
                        uint words_k, uint words_v)
 {
-    __local float4 scores[PAGES * TOKENS], qs4[ROWS * DIM / 4], qp[2 * DIM];
+    __local float4 scores[PAGES * TOKENS], qs4[ROWS * DIM / 4], qp[2 * DIM + 4];
     __local float4 stat4[6 * PAGES * ROWS / 4], red4[PAGES * ROWS * L / 4];
     __local uint4 x4[2 * TILE * X_WORDS / 4];
     __local float4 keys4[TILE * PITCH / 4], steps4[TILE / 4];
     __local int levels[64];
-    __local uint4 tables[4];
+    __local uint4 tables[5];
     __local uint slots[PAGES];
     uint lid = (uint)get_local_id(0), items = GROUP;
     uint G = n_q_heads / n_kv_heads, row0 = (uint)get_group_id(1) * ROWS;

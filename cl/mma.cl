@@ -41,13 +41,17 @@ INLINE uint kvcl_bytes4(const uint *v)
     return kvcl_pick(kvcl_pick(v[0], v[1], 0x0040), kvcl_pick(v[2], v[3], 0x0040), 0x5410);
 }
 
-// c + the sum of products of four int8.
-INLINE int kvcl_dot4(uint a, uint b, int c)
-{
-    int d;
-    __asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
-    return d;
-}
+// c + the sum of products: of four int8; of two int16 in a with the low or the high int8 in b.
+#define KVCL_DEFINE_DOT(name, instruction)                                                \
+    INLINE int name(uint a, uint b, int c)                                                \
+    {                                                                                     \
+        int d;                                                                            \
+        __asm(instruction ".s32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c)); \
+        return d;                                                                         \
+    }
+KVCL_DEFINE_DOT(kvcl_dot4, "dp4a")
+KVCL_DEFINE_DOT(kvcl_dot2_low, "dp2a.lo")
+KVCL_DEFINE_DOT(kvcl_dot2_high, "dp2a.hi")
 
 // c + a b of int8; kvcl_mma_low: b of unsigned bytes.
 #define KVCL_DEFINE_MMA(name, type_b)                                                       \
