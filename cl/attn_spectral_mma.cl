@@ -23,15 +23,13 @@
 #define GROUP 256
 #define TILE 32           // tokens
 #define X_WORDS (DIM / 4) // of a token's coefficients in a plane
-#define PARTS (DIM / 64)  // of 64 components; also a warp's tiles of 8 tokens
+#define PARTS (DIM / 64)  // of 64 components
 #define PITCH (DIM + 4)   // floats from a token's key to the next: neighbours on other banks
-#define WARP_DIMS 16
+#define WARP_DIMS 16      // of a warp
 #define AT_ONCE (FOLD < 4 ? 4 / FOLD : 1) // slots of an item's coefficients
 // Components of them whose words an item asks for together: what registers allow.
 #if (KVCL_SPEC & 15) < 4
 #define SOME _Pragma("unroll 4") for
-#elif (KVCL_SPEC & 15) == 4
-#define SOME _Pragma("unroll 2") for
 #else
 #define SOME _Pragma("unroll 1") for
 #endif
@@ -359,89 +357,67 @@ INLINE float2 output2(__global const uint *synth, uint n_comp, __local const flo
     return sum;
 }
 
-// Asks for the codes and norms of the block's pages, a line of 128 bytes at a time.
-INLINE void prefetch_line(__global const uchar *at)
+// Asks for the codes of the block's pages, of each a head's share in lines of 128 bytes: the groups
+// of all heads together ask for whole pages.
+INLINE void prefetch(__global const uchar *pool, ulong page_words, uint words_k, uint words_v,
+                     uint n_kv_heads, kvcl_block b, __local const uint *slots)
 {
-    __asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
-}
-INLINE void prefetch(__global const uchar *pool, __global const uchar *basis, ulong page_words,
-                     uint words_k, uint words_v, uint n_kv_heads, kvcl_block b,
-                     __local const uint *slots)
-{
-    uint lid = (uint)get_local_id(0), per = (words_k + words_v) / (2 * n_kv_heads) * SLOTS / 32 + 1;
-    for (uint i = lid; i < 2 * per * (b.last - b.first + 1); i += GROUP) {
-        uint page = i / (2 * per), j = i - page * 2 * per;
-        uint of_v = j >= per;
-        j -= of_v * per;
-        prefetch_line(pool +
-                      (page_words * slots[page] + (of_v ? words_k * SLOTS : 0) +
-                       b.hk * ((of_v ? words_v : words_k) / n_kv_heads) * SLOTS) *
-                          4 +
-                      128 * j);
+    uint share[2] = {words_k * SLOTS / n_kv_heads, words_v * SLOTS / n_kv_heads};
+    for (uint of_v = 0; of_v < 2; of_v++) {
+        uint lines = share[of_v] / 32 + 1;
+        for (uint i = (uint)get_local_id(0); i < lines * (b.last - b.first + 1); i += GROUP) {
+            uint page = i / lines, line = kvcl_rest(i, page, lines);
+            ulong at = page_words * slots[page] + of_v * words_k * SLOTS + b.hk * share[of_v];
+            __asm volatile("prefetch.global.L2 [%0];" ::"l"(pool + 4 * at + 128 * line));
+        }
     }
 }
 
-// Where tiles of keys are made.
-typedef struct tile_place {
-    __local float4 *qp; // [2][DIM]: rows turned back by a page, of the last two pages
-    __local uint4 *x;   // coefficients
-    __local float *keys, *steps;
-    const __local int *levels;
-    const __local uint4 *tables;
-} tile_place;
+// ---- the block ----------------------------------------------------------------------------------
 
-// Scores of pages c0 .. c1: each round makes a tile's keys while one warp scores the tile before.
-static void make_scores(place w, tile_place tp, const kvcl_spectral_part *k, kvcl_block b, uint c0,
-                        uint c1, ulong page_words, lane_dims at, uint s[2 * PARTS][4],
-                        float2 k_mean, __global const float *table, uint n_rot, uint pairing)
+// What the tiles are made in: coefficients, keys and steps of a tile, turned rows of two pages; the
+// levels' tables.
+typedef struct room {
+    __local uint *x;
+    __local float *keys, *steps;
+    __local float4 *qp;
+    __local int *levels;
+    __local uint4 *tables;
+} room;
+
+// Scores of the block's pages.  The scores of a tile and the coefficients of the next one are made
+// at the same time.
+INLINE void make_scores(place w, room m, const kvcl_spectral_part *k, ulong page_words,
+                        kvcl_block b, __global const float *mean, __global const float *table,
+                        uint n_rot, uint pairing, uint items)
 {
-    uint lid = (uint)get_local_id(0), items = GROUP, n_tiles = (c1 - c0 + 1) * (TOKENS / TILE);
+    uint lid = (uint)get_local_id(0), c0 = b.first % PAGES;
+    uint s[2 * PARTS][4], n_tiles = (b.last - b.first + 1) * (TOKENS / TILE);
+    lane_dims at = dims_of(n_rot);
+    load_basis((__global const uint *)k->synth, at, s);
+    float2 k_mean = (float2)(mean[at.a], mean[at.b]);
     for (uint tile = 0; tile <= n_tiles; tile++) {
         uint c = c0 + tile / (TOKENS / TILE), t0 = tile % (TOKENS / TILE) * TILE;
         if (tile < n_tiles) {
             ulong page = page_words * w.slots[c];
-            make_coefficients(k->place, k->factor, k->words + page, t0 / FOLD, tp.levels, tp.tables,
-                              (__local uint *)tp.x);
+            make_coefficients(k->place, k->factor, k->words + page, t0 / FOLD, m.levels, m.tables,
+                              m.x);
             if (lid < TILE)
-                tp.steps[lid] =
-                    k->head.quantum * vload_half((t0 + lid) / FOLD, k->norms + 2 * page);
+                m.steps[lid] = k->head.quantum * vload_half((t0 + lid) / FOLD, k->norms + 2 * page);
             if (t0 == 0) {
-                w.qp = tp.qp + c % 2 * DIM;
+                w.qp = m.qp + c % 2 * DIM;
                 turn_rows(w, b.first + c - c0, DIM, table, n_rot, pairing, items);
             }
         }
         if (tile > 0 && lid / 32 == tile % 8) {
             uint was = tile - 1, page = c0 + was / (TOKENS / TILE);
             uint token = was % (TOKENS / TILE) * TILE + lid % 32;
-            w.s[page * TOKENS + token] =
-                score_of(tp.keys + lid % 32 * PITCH, tp.qp + page % 2 * DIM);
+            w.s[page * TOKENS + token] = score_of(m.keys + lid % 32 * PITCH, m.qp + page % 2 * DIM);
         }
         SYNC;
         if (tile < n_tiles)
-            make_keys(t0, at, s, k_mean, tp.steps, (__local const uint *)tp.x, table, n_rot,
-                      tp.keys);
+            make_keys(t0, at, s, k_mean, m.steps, m.x, table, n_rot, m.keys);
         SYNC;
-    }
-}
-
-// Outputs of the rows in parts, from z of their pairs.
-static void put_outputs(place w, kvcl_block b, const kvcl_spectral_part *v, __local const float2 *z,
-                        __global const float *mean, uint row0, uint n_rows, uint G, uint n_q_heads,
-                        uint n_parts, __global float *ml, __global float *o)
-{
-    for (uint i = (uint)get_local_id(0); i < ROWS / 2 * DIM; i += GROUP) {
-        uint pair = i / DIM, d = i % DIM;
-        float2 sum = output2((__global const uint *)v->synth, v->head.n_comp, z + pair, d);
-        for (uint j = 0; j < 2; j++) {
-            uint r = 2 * pair + j, row = row0 + r, query = row / G;
-            if (row >= n_rows || STAT(M, 0, r) == -INFINITY)
-                continue;
-            ulong to =
-                ((ulong)query * n_q_heads + b.hk * G + kvcl_rest(row, query, G)) * n_parts + b.part;
-            o[to * DIM + d] = kvcl_zero(fma(STAT(SUM, 0, r), mean[d], j == 0 ? sum.x : sum.y));
-            if (d == 0)
-                vstore2((float2)(STAT(M, 0, r), STAT(SUM, 0, r)), to, ml);
-        }
     }
 }
 
@@ -453,17 +429,17 @@ kvcl_attn_spectral_mma(KVCL_ATTN_QUANT_PARAMS, __global const uchar *basis, ulon
 {
     __local float4 scores[PAGES * TOKENS], qs4[ROWS * DIM / 4], qp[2 * DIM + 4];
     __local float4 stat4[6 * PAGES * ROWS / 4], red4[PAGES * ROWS * L / 4];
-    __local uint4 x4[2 * TILE * X_WORDS / 4];
+    __local uint4 x4[2 * TILE * X_WORDS / 4], tables[5];
     __local float4 keys4[TILE * PITCH / 4], steps4[TILE / 4];
     __local int levels[64];
-    __local uint4 tables[5];
     __local uint slots[PAGES];
+    room m = {
+        (__local uint *)x4, (__local float *)keys4, (__local float *)steps4, qp, levels, tables};
     uint lid = (uint)get_local_id(0), items = GROUP;
     uint G = n_q_heads / n_kv_heads, row0 = (uint)get_group_id(1) * ROWS;
     kvcl_block b = kvcl_block_of((uint)get_group_id(0), n_kv_heads, begin, end, first_part);
-    // pages behind the last row's query stay out
     b.last = min(b.last, (pos0 + (min(row0 + ROWS, n * G) - 1) / G) / TOKENS);
-    if (b.first > b.last)
+    if (b.first > b.last) // no query sees any
         return;
     uint c0 = b.first % PAGES, c1 = b.last % PAGES;
     place w = {.s = scores,
@@ -474,7 +450,6 @@ kvcl_attn_spectral_mma(KVCL_ATTN_QUANT_PARAMS, __global const uchar *basis, ulon
     __global const float *mean = means + means_off + b.hk * DIM +
                                  (ulong)kvcl_mean_epoch(b.first / PAGES) * 2 * n_kv_heads * DIM;
     ulong page_words = (ulong)(words_k + words_v + n_kv_heads) * SLOTS;
-    table += table_off;
     kvcl_spectral_part k;
     kvcl_spectral_of(&k, FOLD, DIM, n_kv_heads, words_k, words_v, basis + basis_off,
                      (__global uchar *)pool + pool_off, 0, 0, b.hk);
@@ -482,26 +457,33 @@ kvcl_attn_spectral_mma(KVCL_ATTN_QUANT_PARAMS, __global const uchar *basis, ulon
     if (lid <= c1 - c0)
         slots[c0 + lid] = (uint)pages[pages_off + b.first + lid - begin / TOKENS];
     load_rows(w, q + q_off, q_stride, b.hk, row0, n * G, G, DIM, scale, items);
-    uint s[2 * PARTS][4];
-    lane_dims at = dims_of(n_rot);
-    load_basis((__global const uint *)k.synth, at, s);
-    float2 k_mean = (float2)(mean[at.a], mean[at.b]);
     SYNC;
-    prefetch(pool + pool_off, basis + basis_off, page_words, words_k, words_v, n_kv_heads, b,
-             slots + c0);
-    tile_place tp = {qp, x4, (__local float *)keys4, (__local float *)steps4, levels, tables};
-    make_scores(w, tp, &k, b, c0, c1, page_words, at, s, k_mean, table, n_rot, pairing);
+    prefetch(pool + pool_off, page_words, words_k, words_v, n_kv_heads, b, slots + c0);
+    make_scores(w, m, &k, page_words, b, mean, table + table_off, n_rot, pairing, items);
     kvcl_spectral_part v;
     kvcl_spectral_of(&v, FOLD, DIM, n_kv_heads, words_k, words_v, basis + basis_off,
                      (__global uchar *)pool + pool_off, 0, 1, b.hk);
     weights(w, b, c0, c1, row0, G, n, pos0, begin, end, items);
     fold_weights(w, v.norms, page_words, c0, c1, v.head.quantum * 0.0078125f, items); // 2^-7
     block_stats(w, c0, c1, items);
-    __local uint4 *weights4 = (__local uint4 *)(keys4 + 4 * DIM);
+    __local uint4 *weights4 = (__local uint4 *)(keys4 + 4 * DIM); // behind make_values' room
     split_weights(w, c0, c1, (__local uint *)weights4);
     make_values(w, &v, page_words, c0, c1, weights4, tables, keys4, qs4);
-    put_outputs(w, b, &v, (__local const float2 *)qs4, mean + n_kv_heads * DIM, row0, n * G, G,
-                n_q_heads, n_parts, ml + ml_off, o + o_off);
+    for (uint i = lid; i < ROWS / 2 * DIM; i += GROUP) {
+        float2 sum = output2((__global const uint *)v.synth, v.head.n_comp,
+                             (__local const float2 *)qs4 + i / DIM, i % DIM);
+        for (uint r = i / DIM * 2; r < i / DIM * 2 + 2; r++) {
+            uint row = row0 + r, query = row / G, h = b.hk * G + kvcl_rest(row, query, G);
+            ulong to = ((ulong)query * n_q_heads + h) * n_parts + b.part;
+            float v_mean = mean[n_kv_heads * DIM + i % DIM];
+            if (row >= n * G || STAT(M, 0, r) == -INFINITY)
+                continue;
+            o[o_off + to * DIM + i % DIM] =
+                kvcl_zero(fma(STAT(SUM, 0, r), v_mean, r % 2 == 0 ? sum.x : sum.y));
+            if (i % DIM == 0)
+                vstore2((float2)(STAT(M, 0, r), STAT(SUM, 0, r)), to, ml + ml_off);
+        }
+    }
 }
 
 #endif

@@ -92,10 +92,12 @@ static void transform(const part *p, const work *w, uint items)
             c[3] = fma((float4)(weight.w), y, c[3]);
         }
         __local float *u = w->u + 4 * (four * D + quad);
-        vstore4((float4)(c[0].x, c[1].x, c[2].x, c[3].x), 0, u);
-        vstore4((float4)(c[0].y, c[1].y, c[2].y, c[3].y), 0, u + D);
-        vstore4((float4)(c[0].z, c[1].z, c[2].z, c[3].z), 0, u + 2 * D);
-        vstore4((float4)(c[0].w, c[1].w, c[2].w, c[3].w), 0, u + 3 * D);
+        for (uint i = 0; i < 4; i++) {
+            u[i] = c[i].x;
+            u[D + i] = c[i].y;
+            u[2 * D + i] = c[i].z;
+            u[3 * D + i] = c[i].w;
+        }
     }
     SYNC;
     EACH(at, FOLD > 1 ? w->slots * n : 0)
