@@ -15,7 +15,7 @@ static size_t lane_bytes(uint32_t head_dim)
 }
 
 /* The tensor cores' kernel: NVIDIA from compute capability 8.0 on.  H200, 2026-11-30, one query, 32
- * query heads, 8 KV heads of 128, 131,072 tokens: 0.75 (fold 1) to 0.95 ms (fold 8), 37 in lanes. */
+ * query heads, 8 KV heads of 128, 131,072 tokens: 0.75 ms (fold 1) to 0.95 (fold 8). */
 static bool takes_mma(const kvcl_cl_caps *caps, const kvcl_attn_spectral_args *a)
 {
     uint32_t D = a->shape.head_dim;
