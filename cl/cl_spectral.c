@@ -2,6 +2,8 @@
 #include "cl_launch.h"
 
 #define GROUP 256
+#define ENC_LANES 16    /* as in the kernel: lanes of sums */
+#define ENC_STATIC 1024 /* bytes of local memory besides */
 
 /* The arguments that both have, in the order of KVCL_SPECTRAL_PARAMS. */
 typedef struct common {
@@ -41,16 +43,31 @@ static kvcl_status run(kvcl_cl_launch *l, const common *c, bool vector)
     return kvcl_cl_run1(l, groups * items, items);
 }
 
+/* Local memory of the encoder for a number of tokens at a time. */
+static size_t enc_bytes(const kvcl_spectral_shape *s, uint32_t chunk)
+{
+    return sizeof(float) *
+           ((size_t)s->head_dim * (2 * chunk + 4) + (size_t)4 * ENC_LANES * chunk / s->fold);
+}
+
 kvcl_status kvcl_cl_spectral_enc(kvcl_queue *q, const kvcl_spectral_enc_args *a)
 {
     common c = {&a->shape, a->k,      a->v,          a->page_table, a->means,
                 a->basis,  a->pool,   a->pool_table, a->first_page, a->n_pages,
                 a->n_skip, a->type_k, a->type_v};
-    bool vector = kvcl_cl_caps_of(q)->vector_shape;
+    const kvcl_cl_caps *caps = kvcl_cl_caps_of(q);
+    bool vector = caps->vector_shape;
+    uint32_t chunk = a->shape.head_dim <= 128 ? 32 : 16;
     kvcl_cl_launch l;
     KVCL_TRY(begin(q, vector ? KVCL_CL_STEM_spectral_vec : KVCL_CL_STEM_spectral,
                    vector ? "kvcl_spectral_enc_vec" : "kvcl_spectral_enc", &c, &l));
     kvcl_cl_arg_view(&l, a->bad, sizeof(int32_t));
+    if (!vector) {
+        while (chunk > 8 && enc_bytes(&a->shape, chunk) + ENC_STATIC > caps->local_bytes)
+            chunk /= 2;
+        kvcl_cl_arg_u32(&l, chunk);
+        kvcl_cl_arg_local(&l, enc_bytes(&a->shape, chunk));
+    }
     return run(&l, &c, vector);
 }
 

@@ -2,16 +2,18 @@
 // of a page: cl/spectral_pages.cl
 //
 // KVCL_SPEC: tokens of a slot.  Assumes (checked by the host half): head_dim D a multiple of 32, at
-// most 256.  A group per page and head, K then V, 8 tokens at a time: whole slots.
-//   local memory: 19 KiB (encoder), 17 KiB (decoder)
+// most 256.  A group per page and head, K then V, whole slots at a time: of 8 tokens (decoder) or
+// of `chunk`, 8, 16 or 32 as the device's local memory allows (encoder).
+//   local memory: `mem`, 4 (D (2 chunk + 4) + 4 LANES chunk / FOLD) bytes, and 1 KiB (encoder);
+//   17 KiB (decoder)
 
 #define FOLD KVCL_SPEC
 #define SLOTS (KVCL_TOKENS / FOLD)
 #define MAX_DIM 256
-#define CHUNK 8                // tokens at a time
-#define AT_ONCE (CHUNK / FOLD) // slots at a time
+#define CHUNK 8                // decoder: tokens at a time
+#define AT_ONCE (CHUNK / FOLD) // and slots
+#define MAX_CHUNK 32           // encoder: tokens at a time
 #define LANES 16               // of sums over a slot's codes
-#define MAX_CODES (FOLD * MAX_DIM)
 #define EACH(at, count) for (uint at = (uint)get_local_id(0); at < (count); at += items)
 #define SYNC barrier(CLK_LOCAL_MEM_FENCE)
 
@@ -27,11 +29,14 @@ static float raw_value(const part *p, uint t, uint d)
 // ---- encoder ------------------------------------------------------------------------------------
 
 typedef struct work {
-    float y[CHUNK * MAX_DIM]; // rows around their mean, [token][D]; then sums and codes
-    float u[CHUNK * MAX_DIM]; // [slot][entry]
-    float sums[4][CHUNK * LANES];
-    float inv[CHUNK];
-    uint bad;
+    __local float4 *y;         // [D][chunk / 4 + 1]: rows around their mean; then codes
+    __local float *u;          // [slot][entry]
+    __local float *sums;       // [4][slot][LANES]
+    __local float *inv;        // [slot]
+    __local float *thresholds; // [plane][16], of less than 8 bits
+    __local int *levels;       // [plane][16], likewise
+    __local uint *bad;
+    uint chunk, slots; // tokens and slots at a time
 } work;
 
 // Sum of the lanes of a slot.
@@ -43,41 +48,99 @@ static float lanes_sum(__local const float *lanes)
     return kvcl_tree8(vload8(0, a));
 }
 
-// Coefficients of the tokens from t0 on, transformed across each slot's.
-static void transform(const part *p, __local work *w, uint t0, uint items)
+// Levels and the thresholds below them.
+static void make_tables(const work *w, uint items)
 {
-    uint D = p->s.D, n = p->s.head.n_comp;
-    EACH(at, CHUNK * D)
+    EACH(at, 64)
     {
-        uint t = p->s.of_v ? at / D : at % CHUNK, d = p->s.of_v ? kvcl_rest(at, t, D) : at / CHUNK;
-        w->y[t * D + d] = t0 + t < p->n_skip ? 0.0f : raw_value(p, t0 + t, d) - p->means[d];
+        uint bits = 8u >> at / 16, i = at % 16 % (1u << bits);
+        w->levels[at] = kvcl_quant_level(bits, i);
+        w->thresholds[at] = i > 0 && bits < 8 ? kvcl_threshold(bits, i) : 0.0f;
+    }
+}
+
+// Rows from token t0 on around their mean.
+static void load_values(const part *p, const work *w, uint t0, uint items)
+{
+    uint D = p->s.D, pitch = w->chunk + 4;
+    __local float *y = (__local float *)w->y;
+    EACH(at, w->chunk * D)
+    {
+        uint row = p->s.of_v ? at / D : at / w->chunk;
+        uint rest = kvcl_rest(at, row, p->s.of_v ? D : w->chunk);
+        uint t = p->s.of_v ? row : rest, d = p->s.of_v ? rest : row;
+        y[d * pitch + t] = t0 + t < p->n_skip ? 0.0f : raw_value(p, t0 + t, d) - p->means[d];
+    }
+}
+
+// Coefficients of the rows, an item four components of four tokens, transformed across each slot's.
+static void transform(const part *p, const work *w, uint items)
+{
+    uint D = p->s.D, n = p->s.head.n_comp, across = w->chunk / 4;
+    EACH(at, across * (n / 4))
+    {
+        uint quad = at / across, four = kvcl_rest(at, quad, across);
+        __global const uint *e = (__global const uint *)p->s.analysis + quad * D;
+        float4 c[4];
+        for (uint i = 0; i < 4; i++)
+            c[i] = (float4)(0.0f);
+        for (uint d = 0; d < D; d++) {
+            float4 y = w->y[d * (across + 1) + four], weight = convert_float4(as_char4(e[d]));
+            c[0] = fma((float4)(weight.x), y, c[0]);
+            c[1] = fma((float4)(weight.y), y, c[1]);
+            c[2] = fma((float4)(weight.z), y, c[2]);
+            c[3] = fma((float4)(weight.w), y, c[3]);
+        }
+        __local float *u = w->u + 4 * (four * D + quad);
+        for (uint i = 0; i < 4; i++) {
+            u[i] = c[i].x;
+            u[D + i] = c[i].y;
+            u[2 * D + i] = c[i].z;
+            u[3 * D + i] = c[i].w;
+        }
     }
     SYNC;
-    EACH(at, AT_ONCE * n)
+    EACH(at, FOLD > 1 ? w->slots * n : 0)
     {
-        uint slot = at / n, i = kvcl_rest(at, slot, n);
-        __global const char *e = p->s.analysis + i / 4 * D * 4 + i % 4;
+        uint slot = at / n;
+        __local float *u = w->u + slot * FOLD * D + kvcl_rest(at, slot, n);
         float c[FOLD];
         for (uint j = 0; j < FOLD; j++)
-            c[j] = 0.0f;
-        for (uint d = 0; d < D; d++)
-            for (uint j = 0; j < FOLD; j++)
-                c[j] = fma((float)e[4 * d], w->y[(slot * FOLD + j) * D + d], c[j]);
+            c[j] = u[j * D];
         for (uint h = 1; h < FOLD; h *= 2)
             for (uint j = 0; j < FOLD; j++)
                 if ((j & h) == 0)
                     KVCL_BUTTERFLY(float, c[j], c[j + h])
         for (uint r = 0; r < FOLD; r++)
-            w->u[slot * FOLD * D + r * D + i] = c[r];
+            u[r * D] = c[r];
     }
     SYNC;
 }
 
-// Codes of the slots at hand, a byte each, and the sums of their norms.
-static void make_codes(const part *p, __local work *w, __local uchar *codes, uint items)
+// Plane of code n.
+static uint plane_of(const kvcl_spectral_head *h, uint n)
 {
-    uint N = p->s.head.n_codes;
-    EACH(at, AT_ONCE * LANES)
+    uint first = h->plane_codes[0], plane = n >= first;
+    first += h->plane_codes[1];
+    plane += n >= first;
+    return plane + (n >= first + h->plane_codes[2]);
+}
+
+static uint code_of(const work *w, uint plane, float v)
+{
+    uint code = 0;
+    if (plane == 0)
+        return (uint)kvcl_round(kvcl_clip(v)) & 255u;
+    for (uint h = (1u << (8u >> plane)) / 2; h > 0; h /= 2)
+        code += v > w->thresholds[16 * plane + code + h] ? h : 0;
+    return code;
+}
+
+// Codes of the slots at hand, a byte each, and the sums of their norms.
+static void make_codes(const part *p, const work *w, __local uchar *codes, uint items)
+{
+    uint N = p->s.head.n_codes, n_sums = w->slots * LANES;
+    EACH(at, n_sums)
     {
         __local const float *u = w->u + at / LANES * FOLD * p->s.D;
         float e = 0.0f;
@@ -85,48 +148,53 @@ static void make_codes(const part *p, __local work *w, __local uchar *codes, uin
             float v = u[p->s.order[n]] * p->s.inverse[n];
             e = fma(v, v, e);
         }
-        w->sums[0][at] = e;
+        w->sums[at] = e;
     }
     SYNC;
-    EACH(slot, AT_ONCE)
+    EACH(slot, w->slots)
     {
-        float q = lanes_sum(w->sums[0] + slot * LANES) * p->s.head.inv_n;
+        float q = lanes_sum(w->sums + slot * LANES) * p->s.head.inv_n;
         w->inv[slot] = q < 1e-30f ? 0.0f : kvcl_recip(q * kvcl_rsqrt(q));
     }
     SYNC;
-    EACH(at, AT_ONCE * LANES)
+    EACH(at, w->slots * N)
+    {
+        uint slot = at / N, n = kvcl_rest(at, slot, N), plane = plane_of(&p->s.head, n);
+        float x = w->u[slot * FOLD * p->s.D + p->s.order[n]];
+        float v = (x * p->s.inverse[n]) * (kvcl_spectral_unit(8u >> plane) * w->inv[slot]);
+        codes[at] = (uchar)code_of(w, plane, v);
+    }
+    SYNC;
+    EACH(at, n_sums)
     {
         uint slot = at / LANES;
         __local const float *u = w->u + slot * FOLD * p->s.D;
         float uu = 0.0f, ll = 0.0f, ul = 0.0f;
         for (uint n = at % LANES; n < N; n += LANES) {
-            uint entry = p->s.order[n], bits = 8u >> (p->s.place[entry] >> 24);
-            float x = u[entry];
-            float v = (x * p->s.inverse[n]) * (kvcl_spectral_unit(bits) * w->inv[slot]);
-            uint code =
-                bits == 8 ? (uint)kvcl_round(kvcl_clip(v)) & 255u : kvcl_quant_index(bits, v);
-            float l = (float)kvcl_quant_value(bits, code) * p->s.step[n];
-            codes[slot * N + n] = (uchar)code;
+            uint plane = plane_of(&p->s.head, n), code = codes[slot * N + n];
+            int level = plane == 0 ? (int)(code ^ 128u) - 128 : w->levels[16 * plane + code];
+            float x = u[p->s.order[n]], l = (float)level * p->s.step[n];
             uu = fma(x, x, uu);
             ll = fma(l, l, ll);
             ul = fma(x, l, ul);
         }
-        w->sums[1][at] = uu;
-        w->sums[2][at] = ll;
-        w->sums[3][at] = ul;
+        w->sums[n_sums + at] = uu;
+        w->sums[2 * n_sums + at] = ll;
+        w->sums[3 * n_sums + at] = ul;
     }
     SYNC;
 }
 
 // Norm of a slot, which is `slot` of those at hand and `to` of the page.
-static void store_norm(const part *p, __local work *w, uint slot, uint to)
+static void store_norm(const part *p, const work *w, uint slot, uint to)
 {
-    float e = lanes_sum(w->sums[0] + slot * LANES), uu = lanes_sum(w->sums[1] + slot * LANES);
-    float divisor = lanes_sum((p->s.of_v ? w->sums[3] : w->sums[2]) + slot * LANES);
-    uint norm = kvcl_spectral_norm(&p->s, e, uu, divisor);
+    uint n_sums = w->slots * LANES;
+    __local const float *sums = w->sums + slot * LANES;
+    float e = lanes_sum(sums), uu = lanes_sum(sums + n_sums);
+    uint norm = kvcl_spectral_norm(&p->s, e, uu, lanes_sum(sums + (p->s.of_v ? 3 : 2) * n_sums));
     ((__global ushort *)p->s.norms)[to] = (ushort)norm;
     if (kvcl_is_bad(e) || kvcl_is_bad(uu) || kvcl_bad_half(norm))
-        atomic_min(&w->bad, to * FOLD);
+        atomic_min(w->bad, to * FOLD);
 }
 
 // A word of the head's for one slot.
@@ -144,18 +212,20 @@ static uint word_of(const kvcl_spectral_head *h, __local const uchar *codes, uin
     return out;
 }
 
-static void encode(const part *p, __local work *w)
+static void encode(const part *p, const work *w, uint items)
 {
-    uint items = (uint)get_local_size(0), N = p->s.head.n_codes;
+    uint N = p->s.head.n_codes;
     __local uchar *codes = (__local uchar *)w->y;
-    for (uint t0 = 0; t0 < KVCL_TOKENS; t0 += CHUNK) {
+    for (uint t0 = 0; t0 < KVCL_TOKENS; t0 += w->chunk) {
         SYNC;
-        transform(p, w, t0, items);
+        load_values(p, w, t0, items);
+        SYNC;
+        transform(p, w, items);
         make_codes(p, w, codes, items);
-        EACH(slot, AT_ONCE) { store_norm(p, w, slot, t0 / FOLD + slot); }
-        EACH(at, AT_ONCE * p->s.n_words)
+        EACH(slot, w->slots) { store_norm(p, w, slot, t0 / FOLD + slot); }
+        EACH(at, w->slots * p->s.n_words)
         {
-            uint word = at / AT_ONCE, slot = at % AT_ONCE;
+            uint word = at / w->slots, slot = kvcl_rest(at, word, w->slots);
             uint made = word_of(&p->s.head, codes + slot * N, word);
             p->s.words[word * SLOTS + t0 / FOLD + slot] = made;
         }
@@ -164,18 +234,32 @@ static void encode(const part *p, __local work *w)
 }
 
 __kernel void kvcl_spectral_enc(KVCL_SPECTRAL_PARAMS(__global const, __global), __global int *bad,
-                                ulong bad_off)
+                                ulong bad_off, uint chunk, __local float4 *mem)
 {
-    __local work w;
+    __local float inv[MAX_CHUNK], thresholds[64];
+    __local int levels[64];
+    __local uint bad_token;
+    uint items = (uint)get_local_size(0);
+    work w;
+    w.y = mem;
+    w.u = (__local float *)(mem + D * (chunk / 4 + 1));
+    w.sums = w.u + D * chunk;
+    w.inv = inv;
+    w.thresholds = thresholds;
+    w.levels = levels;
+    w.bad = &bad_token;
+    w.chunk = chunk;
+    w.slots = chunk / FOLD;
     if (get_local_id(0) == 0)
-        w.bad = KVCL_TOKENS;
+        bad_token = KVCL_TOKENS;
+    make_tables(&w, items);
     for (uint of_v = 0; of_v < 2; of_v++) {
         part p;
         kvcl_spectral_page_of(&p, (uint)get_group_id(0), of_v, KVCL_SPECTRAL_ARGS);
-        encode(&p, &w);
+        encode(&p, &w, items);
     }
     if (get_local_id(0) == 0)
-        bad[bad_off + get_group_id(0)] = (int)w.bad;
+        bad[bad_off + get_group_id(0)] = (int)bad_token;
 }
 
 // ---- coefficients -------------------------------------------------------------------------------
