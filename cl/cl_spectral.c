@@ -50,24 +50,28 @@ static size_t enc_bytes(const kvcl_spectral_shape *s, uint32_t chunk)
            ((size_t)s->head_dim * (2 * chunk + 4) + (size_t)4 * ENC_LANES * chunk / s->fold);
 }
 
+/* How many tokens at a time, and the memory for them: arguments of the lane shape. */
+static void add_chunk(kvcl_queue *q, const kvcl_spectral_shape *s, kvcl_cl_launch *l)
+{
+    uint32_t chunk = s->head_dim <= 128 ? 32 : 16;
+    while (chunk > 8 && enc_bytes(s, chunk) + ENC_STATIC > kvcl_cl_caps_of(q)->local_bytes)
+        chunk /= 2;
+    kvcl_cl_arg_u32(l, chunk);
+    kvcl_cl_arg_local(l, enc_bytes(s, chunk));
+}
+
 kvcl_status kvcl_cl_spectral_enc(kvcl_queue *q, const kvcl_spectral_enc_args *a)
 {
     common c = {&a->shape, a->k,      a->v,          a->page_table, a->means,
                 a->basis,  a->pool,   a->pool_table, a->first_page, a->n_pages,
                 a->n_skip, a->type_k, a->type_v};
-    const kvcl_cl_caps *caps = kvcl_cl_caps_of(q);
-    bool vector = caps->vector_shape;
-    uint32_t chunk = a->shape.head_dim <= 128 ? 32 : 16;
+    bool vector = kvcl_cl_caps_of(q)->vector_shape;
     kvcl_cl_launch l;
     KVCL_TRY(begin(q, vector ? KVCL_CL_STEM_spectral_vec : KVCL_CL_STEM_spectral,
                    vector ? "kvcl_spectral_enc_vec" : "kvcl_spectral_enc", &c, &l));
     kvcl_cl_arg_view(&l, a->bad, sizeof(int32_t));
-    if (!vector) {
-        while (chunk > 8 && enc_bytes(&a->shape, chunk) + ENC_STATIC > caps->local_bytes)
-            chunk /= 2;
-        kvcl_cl_arg_u32(&l, chunk);
-        kvcl_cl_arg_local(&l, enc_bytes(&a->shape, chunk));
-    }
+    if (!vector)
+        add_chunk(q, &a->shape, &l);
     return run(&l, &c, vector);
 }
 
@@ -78,6 +82,7 @@ kvcl_status kvcl_cl_spectral_coef(kvcl_queue *q, const kvcl_spectral_coef_args *
                 a->n_skip, a->type_k, a->type_v};
     kvcl_cl_launch l;
     KVCL_TRY(begin(q, KVCL_CL_STEM_spectral, "kvcl_spectral_coef", &c, &l));
+    add_chunk(q, &a->shape, &l);
     return run(&l, &c, false);
 }
 

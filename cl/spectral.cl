@@ -39,6 +39,16 @@ typedef struct work {
     uint chunk, slots; // tokens and slots at a time
 } work;
 
+// The parts of `mem`, for `chunk` tokens at a time.
+static void place_work(work *w, __local float4 *mem, uint D, uint chunk)
+{
+    w->y = mem;
+    w->u = (__local float *)(mem + D * (chunk / 4 + 1));
+    w->sums = w->u + D * chunk;
+    w->chunk = chunk;
+    w->slots = chunk / FOLD;
+}
+
 // Sum of the lanes of a slot.
 static float lanes_sum(__local const float *lanes)
 {
@@ -241,15 +251,11 @@ __kernel void kvcl_spectral_enc(KVCL_SPECTRAL_PARAMS(__global const, __global), 
     __local uint bad_token;
     uint items = (uint)get_local_size(0);
     work w;
-    w.y = mem;
-    w.u = (__local float *)(mem + D * (chunk / 4 + 1));
-    w.sums = w.u + D * chunk;
+    place_work(&w, mem, D, chunk);
     w.inv = inv;
     w.thresholds = thresholds;
     w.levels = levels;
     w.bad = &bad_token;
-    w.chunk = chunk;
-    w.slots = chunk / FOLD;
     if (get_local_id(0) == 0)
         bad_token = KVCL_TOKENS;
     make_tables(&w, items);
@@ -265,17 +271,19 @@ __kernel void kvcl_spectral_enc(KVCL_SPECTRAL_PARAMS(__global const, __global), 
 // ---- coefficients -------------------------------------------------------------------------------
 
 // Coefficients of K or V of a head, in levels of 8 bits, to where codes of 8 bits would be.
-static void store_coefs(const part *p, __local work *w, __global float *to)
+static void store_coefs(const part *p, const work *w, __global float *to, uint items)
 {
-    uint items = (uint)get_local_size(0), N = p->s.head.n_codes, slot_floats = FOLD * p->s.D;
+    uint N = p->s.head.n_codes, slot_floats = FOLD * p->s.D;
     EACH(at, p->s.n_words * SLOTS * 4) { to[at] = 0.0f; }
     barrier(CLK_GLOBAL_MEM_FENCE);
-    for (uint t0 = 0; t0 < KVCL_TOKENS; t0 += CHUNK) {
+    for (uint t0 = 0; t0 < KVCL_TOKENS; t0 += w->chunk) {
         SYNC;
-        transform(p, w, t0, items);
-        EACH(at, AT_ONCE * N)
+        load_values(p, w, t0, items);
+        SYNC;
+        transform(p, w, items);
+        EACH(at, w->slots * N)
         {
-            uint n = at / AT_ONCE, slot = at % AT_ONCE, entry = p->s.order[n];
+            uint n = at / w->slots, slot = kvcl_rest(at, n, w->slots), entry = p->s.order[n];
             uint place = p->s.place[entry], word = place & 0xffffu, byte = place >> 19 & 3u;
             if (place >> 24 == 0)
                 to[(word * SLOTS + t0 / FOLD + slot) * 4 + byte] =
@@ -286,16 +294,18 @@ static void store_coefs(const part *p, __local work *w, __global float *to)
 }
 
 // (pool stands for the coefficients, slots for nothing)
-__kernel void kvcl_spectral_coef(KVCL_SPECTRAL_PARAMS(__global const, __global))
+__kernel void kvcl_spectral_coef(KVCL_SPECTRAL_PARAMS(__global const, __global), uint chunk,
+                                 __local float4 *mem)
 {
-    __local work w;
-    uint page = (uint)get_group_id(0) / n_kv_heads;
+    uint items = (uint)get_local_size(0), page = (uint)get_group_id(0) / n_kv_heads;
+    work w;
+    place_work(&w, mem, D, chunk);
     for (uint of_v = 0; of_v < 2; of_v++) {
         part p;
         kvcl_spectral_page_of(&p, (uint)get_group_id(0), of_v, KVCL_SPECTRAL_ARGS);
         ulong first =
             (ulong)page * (words_k + words_v) + (of_v ? words_k : 0) + p.s.head.first_word;
-        store_coefs(&p, &w, (__global float *)(pool + pool_off) + first * SLOTS * 4);
+        store_coefs(&p, &w, (__global float *)(pool + pool_off) + first * SLOTS * 4, items);
     }
 }
 
