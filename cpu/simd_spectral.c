@@ -282,6 +282,7 @@ static uint32_t encode(enc_task *e, kvcl_view pool, size_t slot, bool of_v)
     work *w = e->w;
     uint32_t bad = KVCL_TOKENS;
     *x = kvcl_cpu_spectral_at(&a->shape, a->basis, pool, slot, of_v, e->hk);
+    assert(x->head && x->words);
     memset(x->words, 0, (size_t)x->n_words * x->slots * sizeof *x->words);
     load_rows(e, of_v);
     coefficients(w, x);
@@ -322,6 +323,7 @@ static void store_coefs(enc_task *e, uint32_t page, bool of_v)
     const kvcl_spectral_shape *s = &e->a->shape;
     kvcl_cpu_spectral *x = &e->x;
     *x = kvcl_cpu_spectral_basis(s, e->a->basis, of_v, e->hk);
+    assert(x->head);
     float *to = (float *)kvcl_cpu_ptr(e->a->coefs) +
                 kvcl_cpu_spectral_first(s, x, page, of_v) * x->slots * 4;
     memset(to, 0, kvcl_cpu_spectral_n_words(s, x, of_v, e->hk) * (size_t)x->slots * 16);
