@@ -419,6 +419,8 @@ static const char *codec_name(size_t i, char *space, size_t cap)
  * kind, each with one shape. */
 static bool is_tried(size_t i, size_t i_shape)
 {
+    if (test_env_on("KVCL_TEST_BITS_ONLY") && i_shape < 2)
+        return false;
     size_t k = i - n_names();
     if (test_small())
         return (i % 5 == 0 || i == 21 || k == N_FORMS * N_BITS) && (i / 5 + i_shape) % 3 == 0;
