@@ -54,6 +54,16 @@ kvcl_status kvcl_check_attn_in(const kvcl_queue *q, const char *op, const kvcl_a
     return kvcl_check_apart(q, op, in->o, in->ml);
 }
 
+kvcl_status kvcl_check_attn_coded(const kvcl_queue *q, const char *op, const kvcl_attn_in *in,
+                                  uint32_t n_kv_heads, uint32_t head_dim)
+{
+    KVCL_TRY(kvcl_check_attn_in(q, op, in));
+    KVCL_CHECK(q->dev->ctx, n_kv_heads == in->n_kv_heads && head_dim == in->head_dim, KVCL_E_ARG,
+               "%s: pages of %u heads of %u, queries for %u of %u", op, (unsigned)n_kv_heads,
+               (unsigned)head_dim, (unsigned)in->n_kv_heads, (unsigned)in->head_dim);
+    return KVCL_OK;
+}
+
 /* ---- coded pages --------------------------------------------------------------------------- */
 
 kvcl_status kvcl_check_coded(kvcl_ctx *ctx, const char *op, uint32_t n_kv_heads, uint32_t head_dim)

@@ -34,6 +34,9 @@ static inline bool kvcl_attn_in_empty(const kvcl_attn_in *in)
 }
 /* All that the attn_* operations share, of an input that is not empty. */
 kvcl_status kvcl_check_attn_in(const kvcl_queue *q, const char *op, const kvcl_attn_in *in);
+/* The same over coded pages of these heads. */
+kvcl_status kvcl_check_attn_coded(const kvcl_queue *q, const char *op, const kvcl_attn_in *in,
+                                  uint32_t n_kv_heads, uint32_t head_dim);
 /* E_ARG when the views share a byte. */
 kvcl_status kvcl_check_apart(const kvcl_queue *q, const char *op, kvcl_view a, kvcl_view b);
 /* E_ARG when they share a byte but are not the same place. */

@@ -108,11 +108,7 @@ kvcl_status kvcl_op_attn_quant(kvcl_queue *q, const kvcl_attn_quant_args *a)
     const kvcl_quant_shape *s = &a->shape;
     if (kvcl_attn_in_empty(&a->in))
         return KVCL_OK;
-    KVCL_TRY(kvcl_check_attn_in(q, op, &a->in));
-    KVCL_CHECK(q->dev->ctx, s->n_kv_heads == a->in.n_kv_heads && s->head_dim == a->in.head_dim,
-               KVCL_E_ARG, "%s: pages of %u heads of %u, queries for %u of %u", op,
-               (unsigned)s->n_kv_heads, (unsigned)s->head_dim, (unsigned)a->in.n_kv_heads,
-               (unsigned)a->in.head_dim);
+    KVCL_TRY(kvcl_check_attn_coded(q, op, &a->in, s->n_kv_heads, s->head_dim));
     uint32_t last_page = (a->in.end - 1) / KVCL_PAGE_TOKENS;
     KVCL_TRY(check_quant(q, op, s, a->pool, a->means, last_page));
     KVCL_TRY(check_table(q, op, s, a->pairing, a->n_rot, a->table,

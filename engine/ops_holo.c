@@ -119,11 +119,7 @@ kvcl_status kvcl_op_attn_holo(kvcl_queue *q, const kvcl_attn_holo_args *a)
     const kvcl_holo_shape *s = &a->shape;
     if (kvcl_attn_in_empty(&a->in))
         return KVCL_OK;
-    KVCL_TRY(kvcl_check_attn_in(q, op, &a->in));
-    KVCL_CHECK(q->dev->ctx, s->n_kv_heads == a->in.n_kv_heads && s->head_dim == a->in.head_dim,
-               KVCL_E_ARG, "%s: pages of %u heads of %u, queries for %u of %u", op,
-               (unsigned)s->n_kv_heads, (unsigned)s->head_dim, (unsigned)a->in.n_kv_heads,
-               (unsigned)a->in.head_dim);
+    KVCL_TRY(kvcl_check_attn_coded(q, op, &a->in, s->n_kv_heads, s->head_dim));
     uint32_t last_page = (a->in.end - 1) / KVCL_PAGE_TOKENS;
     KVCL_TRY(check_holo(q, op, s, a->pool, a->basis, a->means, last_page));
     if (a->table.buf)
