@@ -62,8 +62,12 @@ static void scores_page(place w, const kvcl_spectral_part *p, __local short *x, 
             uint r = at >> LOG_TILE, t = at & (TILE - 1);
             __local const float *qp = (__local const float *)w.qp + r;
             float sum = 0.0f;
-            for (uint d = 0; d < D; d++)
+            for (uint d = 0; d < D; d += 4) { // (four a round: see kvcl_spectral_row)
                 sum = fma(qp[d * ROWS], keys[d * TILE + t], sum);
+                sum = fma(qp[(d + 1) * ROWS], keys[(d + 1) * TILE + t], sum);
+                sum = fma(qp[(d + 2) * ROWS], keys[(d + 2) * TILE + t], sum);
+                sum = fma(qp[(d + 3) * ROWS], keys[(d + 3) * TILE + t], sum);
+            }
             ((__local float *)w.s)[(c * TOKENS + t0 + t) * ROWS + r] = kvcl_zero(sum);
         }
         SYNC;

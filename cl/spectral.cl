@@ -343,16 +343,20 @@ static void coefficients(const part *p, __local int *x, uint t0, uint items)
 static float value_of(const part *p, __local const int *x, uint t, uint d)
 {
     uint D = p->s.D, n = p->s.head.n_comp;
-    __global const char *s = p->s.synth + 4 * d;
     float norm = vload_half(t / FOLD, p->s.norms), h = 0.0f;
     uint from = t % CHUNK * D;
     if (p->s.of_v) {
-        for (uint i = 0; i < n; i++)
-            h = fma((float)s[i / 4 * D * 4 + i % 4], (float)x[from + i], h);
-        return fma((p->s.head.quantum * 0.0078125f) * norm, h, p->means[d]); // 2^-7
+        for (uint i = 0; i < n; i += 4) { // (four a round: see kvcl_spectral_row)
+            float4 weight = convert_float4(vload4(i / 4 * D + d, p->s.synth));
+            h = fma(weight.x, (float)x[from + i], h);
+            h = fma(weight.y, (float)x[from + i + 1], h);
+            h = fma(weight.z, (float)x[from + i + 2], h);
+            h = fma(weight.w, (float)x[from + i + 3], h);
+        }
+        return kvcl_zero(fma((p->s.head.quantum * 0.0078125f) * norm, h, p->means[d])); // 2^-7
     }
-    return fma(p->s.head.quantum * norm,
-               (float)kvcl_spectral_row(&p->s, (__local const short *)x + from, d), p->means[d]);
+    float sum = (float)kvcl_spectral_row(&p->s, (__local const short *)x + from, d);
+    return kvcl_zero(fma(p->s.head.quantum * norm, sum, p->means[d]));
 }
 
 static void decode(const part *p, const kvcl_turning *tn, __local int *x, __local float *z)

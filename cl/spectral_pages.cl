@@ -80,15 +80,25 @@ static void kvcl_spectral_tokens(const kvcl_spectral_part *p, uint fold, uint fi
                 KVCL_BUTTERFLY(int, out[j], out[j + h])
 }
 
-// Sum over the components of S[i][d] x[i].
+// S[i][d] x[i], for components i .. i + 3.
+static int kvcl_spectral_four(const kvcl_spectral_part *p, __local const short *x, uint d, uint i)
+{
+    int4 s = convert_int4(vload4(i / 4 * p->D + d, p->synth)),
+         c = convert_int4(vload4(i / 4, x));
+    return (s.x * c.x + s.y * c.y) + (s.z * c.z + s.w * c.w);
+}
+
+// Sum over the components of S[i][d] x[i].  (Sixteen a round: llvmpipe ends all loops of an item
+// that went round 65,535 times.)
 static int kvcl_spectral_row(const kvcl_spectral_part *p, __local const short *x, uint d)
 {
     int sum = 0;
-    for (uint i = 0; i < p->head.n_comp; i += 4) {
-        int4 s = convert_int4(vload4(i / 4 * p->D + d, p->synth)),
-             c = convert_int4(vload4(i / 4, x));
-        sum += (s.x * c.x + s.y * c.y) + (s.z * c.z + s.w * c.w);
-    }
+    uint i = 0;
+    for (; i + 16 <= p->head.n_comp; i += 16)
+        sum += (kvcl_spectral_four(p, x, d, i) + kvcl_spectral_four(p, x, d, i + 4)) +
+               (kvcl_spectral_four(p, x, d, i + 8) + kvcl_spectral_four(p, x, d, i + 12));
+    for (; i < p->head.n_comp; i += 4)
+        sum += kvcl_spectral_four(p, x, d, i);
     return sum;
 }
 

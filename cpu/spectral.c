@@ -106,7 +106,8 @@ void kvcl_cpu_spectral_keys(const kvcl_cpu_spectral *x, const float *mean, float
         }
         for (uint32_t j = 0; j < x->fold; j++)
             for (uint32_t d = 0; d < x->D; d++)
-                out[(slot * x->fold + j) * x->D + d] = fmaf(step, (float)h[j][d], mean[d]);
+                out[(slot * x->fold + j) * x->D + d] =
+                    kvcl_zero(fmaf(step, (float)h[j][d], mean[d]));
     }
 }
 
@@ -127,7 +128,7 @@ static void values(const kvcl_cpu_spectral *x, const float *mean, float *out)
         }
         for (uint32_t j = 0; j < x->fold; j++)
             for (uint32_t d = 0; d < x->D; d++)
-                out[(slot * x->fold + j) * x->D + d] = fmaf(step, h[j][d], mean[d]);
+                out[(slot * x->fold + j) * x->D + d] = kvcl_zero(fmaf(step, h[j][d], mean[d]));
     }
 }
 

@@ -121,11 +121,11 @@ static inline kvcl_spectral_coef_args kvcl_spectral_source(const kvcl_spectral_e
  *   K: a[r][i] = (level * A[r][i] + 64) >> 7 (arithmetic), 0 where there is no code
  *      x^[j][i] = sum over r of (-1)^(number of bits of r & j) a[r][i]
  *      h[t][d] = sum over i of S[i][d] x^[t][i]
- *      x~[t][d] = fma(quantum * norm, (float)h[t][d], mean[d])
+ *      x~[t][d] = fma(quantum * norm, (float)h[t][d], mean[d]), never -0
  *      All integers exact in any order: |a| and |x^| <= 16256, |h| < 2^30.
  *   V: x^ likewise of a[r][i] = level * A[r][i] (below 2^21)
  *      h[t][d] = chain over i ascending of fma((float)S[i][d], (float)x^[t][i], .)
- *      x~[t][d] = fma((quantum * 2^-7) * norm, h[t][d], mean[d])
+ *      x~[t][d] = fma((quantum * 2^-7) * norm, h[t][d], mean[d]), never -0
  * twins: cl/spectral.cl  cpu/spectral.c  tests/case_spectral.c */
 typedef struct kvcl_spectral_dec_args {
     kvcl_spectral_shape shape;
