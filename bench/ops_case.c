@@ -41,6 +41,11 @@ static uint64_t bytes_of(const kvcl_ops_params *p, const kvcl_ops_case *c)
         return raw_bytes(p) + coded;
     case KVCL_OPS_FWHT:
         return 2 * (uint64_t)KVCL_OPS_FWHT_VALUES * sizeof(float);
+    case KVCL_OPS_SVD:
+        return (uint64_t)KVCL_OPS_SVD_PAGES *
+               (KVCL_OPS_SVD_ROWS * (KVCL_OPS_SVD_COLS + KVCL_OPS_SVD_RANK) +
+                (KVCL_OPS_SVD_COLS + 1) * KVCL_OPS_SVD_RANK) *
+               sizeof(float);
     default:
         return p->n_layers * kvcl_ops_layer_bytes(c->type);
     }
@@ -113,6 +118,7 @@ size_t kvcl_ops_list(const kvcl_ops_params *p, kvcl_ops_case out[KVCL_OPS_CASES]
         snprintf(what, sizeof what, "%u", (unsigned)dim);
         add(p, out, &n, (kvcl_ops_case){.kind = KVCL_OPS_FWHT, .dim = dim}, "fwht", what);
     }
+    add(p, out, &n, (kvcl_ops_case){.kind = KVCL_OPS_SVD}, "svd", "256 of 512x128, rank 32");
     for (size_t i = 0; i < kvcl_array_len(types); i++)
         add(p, out, &n, (kvcl_ops_case){.kind = KVCL_OPS_MATVEC, .type = types[i]}, "matvec",
             kvcl_type_name(types[i]));
@@ -273,6 +279,8 @@ static kvcl_status enqueue(const kvcl_ops_rig *r, const kvcl_ops_case *c)
         return encode(r, c);
     case KVCL_OPS_FWHT:
         return transform(r, c->dim);
+    case KVCL_OPS_SVD:
+        return kvcl_op_rsvd(r->q, &r->svd);
     default:
         for (uint32_t i = 0; i < r->p.n_layers; i++)
             KVCL_TRY(layer(r, r->mats + (size_t)i * KVCL_OPS_MATS));
@@ -284,6 +292,8 @@ kvcl_status kvcl_ops_prepare(kvcl_ops_rig *r, const kvcl_ops_case *c)
 {
     if (c->kind == KVCL_OPS_MATVEC)
         return kvcl_ops_make_mats(r, c->type);
+    if (c->kind == KVCL_OPS_SVD)
+        return kvcl_ops_make_svd(r);
     if (c->codec == KVCL_OPS_SPECTRAL)
         KVCL_TRY(kvcl_ops_make_basis(r, c));
     if (c->kind == KVCL_OPS_MERGE)
@@ -340,6 +350,9 @@ kvcl_status kvcl_ops_hash(kvcl_ops_rig *r, const kvcl_ops_case *c, uint64_t *has
         break;
     case KVCL_OPS_FWHT:
         KVCL_TRY(hash_buffer(r, r->turned, r->turned->bytes, &h));
+        break;
+    case KVCL_OPS_SVD:
+        KVCL_TRY(hash_buffer(r, r->svd.u.buf, r->svd.u.bytes, &h));
         break;
     default:
         KVCL_TRY(hash_buffer(r, r->y[0], r->y[0]->bytes, &h));

@@ -13,6 +13,11 @@
 #define KVCL_OPS_WIDTH 2048u
 #define KVCL_OPS_WIDTH_FF 5632u
 #define KVCL_OPS_FWHT_VALUES (8u << 20)
+/* A batch of singular value decompositions. */
+#define KVCL_OPS_SVD_PAGES 256u
+#define KVCL_OPS_SVD_ROWS 512u
+#define KVCL_OPS_SVD_COLS 128u
+#define KVCL_OPS_SVD_RANK 32u
 
 typedef struct kvcl_ops_params {
     uint32_t tokens; /* in the cache, a multiple of 64 */
@@ -25,6 +30,7 @@ typedef enum kvcl_ops_kind {
     KVCL_OPS_MERGE,  /* its partials */
     KVCL_OPS_ENCODE, /* all pages */
     KVCL_OPS_FWHT,   /* rows of `dim` values */
+    KVCL_OPS_SVD,    /* a batch */
     KVCL_OPS_MATVEC  /* the products of each of n_layers layers */
 } kvcl_ops_kind;
 
@@ -73,6 +79,7 @@ typedef struct kvcl_ops_rig {
     kvcl_buf *basis;                                      /* of the last case with spectral pages */
     kvcl_buf *query, *ml, *o, *out;
     kvcl_buf *rows, *turned;   /* the transforms' input and output */
+    kvcl_rsvd_args svd;        /* and its buffers, once they are made */
     kvcl_buf *x, *norm, *y[3]; /* activations */
     kvcl_mat **mats;           /* [n_layers][KVCL_OPS_MATS] */
     void *weights;             /* of one layer, as in a file: layers lie apart on devices */
@@ -86,6 +93,8 @@ void kvcl_ops_close(kvcl_ops_rig *r);
 kvcl_status kvcl_ops_make_mats(kvcl_ops_rig *r, kvcl_type type);
 /* Makes the basis of a case with spectral pages, instead of the one there was. */
 kvcl_status kvcl_ops_make_basis(kvcl_ops_rig *r, const kvcl_ops_case *c);
+/* Makes the matrices and the buffers of the singular value decompositions, once. */
+kvcl_status kvcl_ops_make_svd(kvcl_ops_rig *r);
 /* Makes what the case reads: coded pages, matrices.  Untimed. */
 kvcl_status kvcl_ops_prepare(kvcl_ops_rig *r, const kvcl_ops_case *c);
 /* Runs the case n times and waits. */

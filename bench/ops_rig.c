@@ -136,6 +136,47 @@ static kvcl_status cache_buffers(kvcl_ops_rig *r)
     return kvcl_buf_create(r->dev, width * sizeof(float), "the output", &r->out);
 }
 
+/* A view of a new buffer. */
+static kvcl_status new_view(const kvcl_ops_rig *r, size_t bytes, kvcl_view *out)
+{
+    kvcl_buf *buf = NULL;
+    kvcl_status st = kvcl_buf_create(r->dev, bytes, "the benchmark", &buf);
+    *out = (kvcl_view){buf, 0, st == KVCL_OK ? bytes : 0};
+    return st;
+}
+
+kvcl_status kvcl_ops_make_svd(kvcl_ops_rig *r)
+{
+    const size_t n = KVCL_OPS_SVD_PAGES, rows = KVCL_OPS_SVD_ROWS, cols = KVCL_OPS_SVD_COLS;
+    const size_t rank = KVCL_OPS_SVD_RANK, page = rows * cols;
+    kvcl_rsvd_args *a = &r->svd;
+    kvcl_buf *matrices;
+    uint32_t ids[3 * KVCL_OPS_SVD_PAGES] = {0};
+    if (a->n)
+        return KVCL_OK;
+    for (uint32_t i = 0; i < n; i++)
+        ids[3 * i + 2] = i;
+    KVCL_TRY(floats(r, n * page, 1.0f, 9, &matrices));
+    a->a = (kvcl_view){matrices, 0, matrices->bytes};
+    KVCL_TRY(new_view(r, sizeof ids, &a->ids));
+    KVCL_TRY(kvcl_buf_write(r->q, a->ids.buf, 0, ids, sizeof ids));
+    KVCL_TRY(new_view(r, n * rows * rank * sizeof(float), &a->u));
+    KVCL_TRY(new_view(r, n * rank * sizeof(float), &a->s));
+    KVCL_TRY(new_view(r, n * cols * rank * sizeof(float), &a->v));
+    KVCL_TRY(new_view(r, n * sizeof(int32_t), &a->bad));
+    a->rows = KVCL_OPS_SVD_ROWS;
+    a->cols = KVCL_OPS_SVD_COLS;
+    a->rank = KVCL_OPS_SVD_RANK;
+    a->oversample = 8;
+    a->power = 4;
+    a->seed = 1;
+    KVCL_TRY(new_view(
+        r, kvcl_rsvd_scratch_bytes(KVCL_OPS_SVD_PAGES, a->rows, a->cols, a->rank + a->oversample),
+        &a->scratch));
+    a->n = KVCL_OPS_SVD_PAGES;
+    return kvcl_queue_wait(r->q);
+}
+
 static kvcl_status model_buffers(kvcl_ops_rig *r)
 {
     void *p;
@@ -178,9 +219,32 @@ void kvcl_ops_close(kvcl_ops_rig *r)
 {
     if (!r->dev)
         return;
-    kvcl_buf *bufs[] = {r->k,     r->v,    r->pool, r->bad,  r->slots, r->means,  r->table,
-                        r->query, r->ml,   r->o,    r->out,  r->rows,  r->turned, r->x,
-                        r->norm,  r->y[0], r->y[1], r->y[2], r->basis};
+    kvcl_buf *bufs[] = {r->svd.a.buf,
+                        r->svd.ids.buf,
+                        r->svd.u.buf,
+                        r->svd.s.buf,
+                        r->svd.v.buf,
+                        r->svd.bad.buf,
+                        r->svd.scratch.buf,
+                        r->k,
+                        r->v,
+                        r->pool,
+                        r->bad,
+                        r->slots,
+                        r->means,
+                        r->table,
+                        r->query,
+                        r->ml,
+                        r->o,
+                        r->out,
+                        r->rows,
+                        r->turned,
+                        r->x,
+                        r->norm,
+                        r->y[0],
+                        r->y[1],
+                        r->y[2],
+                        r->basis};
     free_mats(r);
     kvcl_mem_free(r->dev->ctx, (void *)r->mats);
     for (size_t i = 0; i < kvcl_array_len(bufs); i++)

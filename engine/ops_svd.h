@@ -21,19 +21,22 @@
  * of the largest singular value; what the sketch holds of them, U and S come from A (steps 3 to 6).
  *
  *   A' = A * 2^-exponent of the largest magnitude; a magnitude below 2^-30 becomes 0
- *   1 G = A'^T A': chains over the rows, ascending
- *   2 Z = signs (kvcl_svd_sign, round 0); power + 1 times, it = 0, 1 ..: H = G Z, chains over G's
- *     columns ascending; Z = H made orthonormal, column by column, z = H[c]:
- *       r0 = z.z; twice: h_j = Z_j.z of all j < c, then z = z - sum h_j Z_j, chains over j
- * ascending if not z.z > 2^-40 r0: z = signs of column c, round it + 1, and once more the above Z_c
- * = z * rsqrt(z.z) (0 when z.z < 2^-40) a.b: 8 lanes by index mod 8, fma chains, halving tree 3 U1
- * = A' Z: chains over the columns ascending 4 C = U1^T U1 as in 1 5 eigenvalues e and vectors (rows
- * of W) of C: KVCL_SVD_SWEEPS cyclic Jacobi sweeps, pairs as kvcl_svd_player tells, all pairs of a
- * round together: rotations from C; C = rows of C turned; C = its transpose, rows turned; C[p][p] =
- * fma(-t, cpq, cpp), C[q][q] = fma(t, cpq, cqq), C[p][q] = C[q][p] = 0; rows of W (first I) turned
- *     o(c): eigenvalues descending, equal ones by index
- *   6 S = e rsqrt(e) 2^exponent; V[i][c] = chain over a of Z[i][a] W[o(c)][a], U[t][c] = chain over
- *     a of U1[t][a] W[o(c)][a], times rsqrt(e)
+ *   1. G = A'^T A': chains over the rows, ascending.
+ *   2. Z = signs (kvcl_svd_sign, round 0); power + 1 times, it = 0, 1 ..: H = G Z, chains over G's
+ *      columns ascending; Z = H made orthonormal, column by column, z = H[c]:
+ *        r0 = z.z; twice: h_j = Z_j.z of all j < c, then z = z - sum h_j Z_j, chains over j;
+ *        if not z.z > 2^-40 r0: z = signs of column c, round it + 1, and once more the above;
+ *        Z_c = z * rsqrt(z.z) (0 when z.z < 2^-40).
+ *      a.b: 8 lanes by index mod 8, fma chains, halving tree.
+ *   3. U1 = A' Z: chains over the columns ascending.
+ *   4. C = U1^T U1 as in 1.
+ *   5. Eigenvalues e and vectors (rows of W) of C: KVCL_SVD_SWEEPS cyclic Jacobi sweeps, pairs as
+ *      kvcl_svd_player tells, all pairs of a round together: rotations from C; C = rows of C
+ *      turned; C = its transpose, rows turned; C[p][p] = fma(-t, cpq, cpp), C[q][q] = fma(t, cpq,
+ *      cqq), C[p][q] = C[q][p] = 0; rows of W (first I) turned.
+ *      o(c): eigenvalues descending, equal ones by index.
+ *   6. S = e rsqrt(e) 2^exponent; V[i][c] = chain over a of Z[i][a] W[o(c)][a], U[t][c] = chain
+ *      over a of U1[t][a] W[o(c)][a], times rsqrt(e).
  *   Sums of G, U1, C and what Jacobi turns become 0 below 2^-60, those of H, Z below 2^-40.
  * The columns of Z come out of the iterations by descending singular value, so that U1's lengths
  * and C are graded and Jacobi's small eigenvalues, and with them U, keep their own accuracy.
