@@ -63,8 +63,8 @@ typedef enum kvcl_cl_stem {
  *   KVCL_NVIDIA         1: the device is NVIDIA's (a tuning hint; no language feature)
  * A program whose build with features fails is built again as the base variant, with a warning. */
 
-#define KVCL_CL_MAX_PROGRAMS 192 /* (stem, spec) pairs of a device */
-#define KVCL_CL_MAX_KERNELS 192  /* kernels of a queue */
+#define KVCL_CL_MAX_PROGRAMS 256 /* (stem, spec) pairs of a device */
+#define KVCL_CL_MAX_KERNELS 384  /* kernels of a queue */
 #define KVCL_CL_MAX_ARGS 48      /* arguments of a kernel */
 
 typedef struct kvcl_cl_program {
