@@ -66,6 +66,33 @@ typedef struct kvcl_model_opts {
         .help = "GGUF model; without it the shipped ref-llama-29m is used"                       \
     }
 
+/* The text of commands that read one; members prompt, file. */
+#define KVCL_ROWS_TEXT(s)                                                                \
+    {.names = {"-p", "--prompt"},                                                        \
+     .kind = KVCL_OPT_STRING,                                                            \
+     .offset = offsetof(s, prompt),                                                      \
+     .arg = "TEXT",                                                                      \
+     .help = "the text"},                                                                \
+    {                                                                                    \
+        .names = {"-f", "--file"}, .kind = KVCL_OPT_STRING, .offset = offsetof(s, file), \
+        .arg = "FILE", .help = "text from a file, to its last byte; - is standard input" \
+    }
+
+/* The same as token ids; member tokens. */
+#define KVCL_ROW_TOKENS(s)                                                                       \
+    {                                                                                            \
+        .names = {"--tokens"}, .kind = KVCL_OPT_STRING, .offset = offsetof(s, tokens),           \
+        .arg = "FILE",                                                                           \
+        .help = "token ids instead of a text: little-endian int32, as 'kvcl tokenize -o' writes" \
+    }
+
+/* Member json. */
+#define KVCL_ROW_JSON(s)                                                         \
+    {                                                                            \
+        .names = {"--json"}, .kind = KVCL_OPT_FLAG, .offset = offsetof(s, json), \
+        .help = "as JSON on standard output"                                     \
+    }
+
 #define KVCL_ROW_THREADS(s)                                                                     \
     {                                                                                           \
         .names = {"-t", "--threads"}, .kind = KVCL_OPT_INT,                                     \

@@ -70,7 +70,7 @@ static const kvcl_opt options[] = {
     KVCL_ROWS_CACHE(bench_opts),
     KVCL_ROWS_CACHE_TYPES(bench_opts),
     {.kind = KVCL_OPT_HEADING, .help = "Report"},
-    {.names = {"--json"}, .kind = KVCL_OPT_FLAG, AT(json), .help = "as JSON on standard output"},
+    KVCL_ROW_JSON(bench_opts),
     KVCL_ROWS_COMMON(bench_opts),
 };
 

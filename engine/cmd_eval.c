@@ -84,7 +84,7 @@ static const kvcl_opt options[] = {
      AT(csv),
      .arg = "FILE",
      .help = "one line for each configuration, with the errors of all layers"},
-    {.names = {"--json"}, .kind = KVCL_OPT_FLAG, AT(json), .help = "as JSON on standard output"},
+    KVCL_ROW_JSON(kvcl_eval_opts),
     {.names = {"--plots"},
      .kind = KVCL_OPT_STRING,
      AT(plots),

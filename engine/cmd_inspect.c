@@ -18,7 +18,7 @@ static const kvcl_opt options[] = {
     KVCL_ROW_MODEL(inspect_opts),
     {.names = {"--metadata"}, .kind = KVCL_OPT_FLAG, AT(metadata), .help = "the metadata only"},
     {.names = {"--tensors"}, .kind = KVCL_OPT_FLAG, AT(tensors), .help = "the tensors only"},
-    {.names = {"--json"}, .kind = KVCL_OPT_FLAG, AT(json), .help = "as JSON on standard output"},
+    KVCL_ROW_JSON(inspect_opts),
     KVCL_ROWS_COMMON(inspect_opts),
 };
 

@@ -54,7 +54,7 @@ static const kvcl_opt options[] = {
      AT(out),
      .arg = "PREFIX",
      .help = "writes PREFIX.U.npy, PREFIX.S.npy and PREFIX.V.npy"},
-    {.names = {"--json"}, .kind = KVCL_OPT_FLAG, AT(json), .help = "as JSON on standard output"},
+    KVCL_ROW_JSON(svd_opts),
     {.kind = KVCL_OPT_HEADING, .help = "Device"},
     KVCL_ROWS_DEVICE(svd_opts),
     KVCL_ROW_THREADS(svd_opts),
