@@ -16,7 +16,7 @@ typedef struct run_opts {
     const char *prompt, *file;
     int64_t n_predict, seed, top_k, repeat_last_n;
     double temp, top_p, min_p, repeat_penalty;
-    bool escape, ignore_eos, no_timings;
+    bool escape, control, ignore_eos, no_timings;
     bool display_prompt, list_devices;
 } run_opts;
 
@@ -39,6 +39,10 @@ static const kvcl_opt options[] = {
      .kind = KVCL_OPT_FLAG,
      AT(escape),
      .help = "read \\n, \\t, \\\", \\\\ and \\xHH in -p"},
+    {.names = {"--special"},
+     .kind = KVCL_OPT_FLAG,
+     AT(control),
+     .help = "control tokens written in the prompt (<|im_start|>) are those tokens"},
     {.names = {"-n", "--predict", "--n-predict"},
      .kind = KVCL_OPT_INT,
      AT(n_predict),
@@ -196,7 +200,8 @@ static kvcl_status tokenise(run *r)
 {
     kvcl_ctx *ctx = r->app.ctx;
     const kvcl_model_info *info = kvcl_model_get_info(r->app.model);
-    KVCL_TRY(kvcl_tokenize(r->app.model, r->text, r->n_text, -1, &r->tokens, &r->n_tokens));
+    kvcl_tokenize_options opt = {.add_bos = -1, .control = r->o->control};
+    KVCL_TRY(kvcl_tokenize_with(r->app.model, r->text, r->n_text, &opt, &r->tokens, &r->n_tokens));
     if (r->n_tokens == 0 && info->bos_id >= 0) {
         kvcl_tokens_free(r->app.model, r->tokens);
         r->tokens = NULL;

@@ -10,7 +10,7 @@ typedef struct tokenize_opts {
     kvcl_common_opts common;
     kvcl_model_opts model;
     const char *prompt, *file, *out;
-    bool escape, json, pieces, no_bos, count;
+    bool escape, json, pieces, no_bos, no_eos, control, count;
 } tokenize_opts;
 
 #define AT(member) .offset = offsetof(tokenize_opts, member)
@@ -27,6 +27,14 @@ static const kvcl_opt options[] = {
      .kind = KVCL_OPT_FLAG,
      AT(no_bos),
      .help = "no begin token, even if the model wants one"},
+    {.names = {"--no-eos"},
+     .kind = KVCL_OPT_FLAG,
+     AT(no_eos),
+     .help = "no end token, even if the model wants one"},
+    {.names = {"--special"},
+     .kind = KVCL_OPT_FLAG,
+     AT(control),
+     .help = "control tokens written in the text are those tokens"},
     {.kind = KVCL_OPT_HEADING, .help = "Output"},
     {.names = {"--pieces"},
      .kind = KVCL_OPT_FLAG,
@@ -136,7 +144,11 @@ static kvcl_status tokenize(kvcl_app *app, const tokenize_opts *o)
         n_bytes = kvcl_unescape(text, n_bytes);
     kvcl_status st = kvcl_app_open_model(app, &o->model);
     if (st == KVCL_OK)
-        st = kvcl_tokenize(app->model, text, n_bytes, o->no_bos ? 0 : -1, &ids, &n);
+        st = kvcl_tokenize_with(app->model, text, n_bytes,
+                                &(kvcl_tokenize_options){.add_bos = o->no_bos ? 0 : -1,
+                                                         .add_eos = o->no_eos ? 0 : -1,
+                                                         .control = o->control},
+                                &ids, &n);
     kvcl_mem_free(app->ctx, text);
     KVCL_TRY(st);
     st = report(app, o, ids, n);
@@ -166,7 +178,8 @@ const kvcl_command kvcl_cmd_tokenize = {
                 "  kvcl tokenize -p 'Hello world' --pieces    # ids with their texts\n"
                 "  kvcl tokenize -f book.txt --count          # how long is it?\n"
                 "  kvcl tokenize -f book.txt -o book.i32      # ids for logits and compare\n",
-    .notes = "Control tokens written out in the text are not parsed: \"</s>\" is four characters.",
+    .notes = "Control tokens written out in the text are not parsed (\"</s>\" is four characters) "
+             "unless\n--special says so; user-defined tokens of the vocabulary always are.",
     .opts = options,
     .n_opts = kvcl_array_len(options),
     .values_bytes = sizeof(tokenize_opts),

@@ -175,7 +175,7 @@ typedef struct kvcl_model_info {
     uint64_t n_params;
     uint64_t tensor_bytes;
     int32_t bos_id, eos_id; /* -1 when the file has none */
-    bool add_bos;
+    bool add_bos, add_eos;
     bool has_tokenizer;
 } kvcl_model_info;
 
@@ -184,9 +184,18 @@ kvcl_status kvcl_model_open(kvcl_ctx *ctx, const char *path, kvcl_model **out);
 void kvcl_model_close(kvcl_model *model);
 const kvcl_model_info *kvcl_model_get_info(const kvcl_model *model);
 
-/* Text to token ids.  Special tokens inside the text are not parsed.  Invalid UTF-8 is tokenised
- * byte by byte.  add_bos is used as the file says when it is < 0.  *tokens_out takes: free it with
+typedef struct kvcl_tokenize_options {
+    int add_bos, add_eos; /* 0: no, > 0: yes, < 0: as the file says */
+    bool control;         /* control tokens written in the text ("<|im_end|>") are parsed: only for
+                             texts whose every part is trusted */
+} kvcl_tokenize_options;
+
+/* Text to token ids.  Invalid UTF-8 is tokenised byte by byte.  *tokens_out takes: free it with
  * kvcl_tokens_free().  Cost: linear in n_bytes but for the merges of one word. */
+kvcl_status kvcl_tokenize_with(const kvcl_model *model, const char *text, size_t n_bytes,
+                               const kvcl_tokenize_options *opt, int32_t **tokens_out,
+                               size_t *n_out);
+/* The same for a text that goes on: no EOS, control tokens in it not parsed. */
 kvcl_status kvcl_tokenize(const kvcl_model *model, const char *text, size_t n_bytes, int add_bos,
                           int32_t **tokens_out, size_t *n_out);
 void kvcl_tokens_free(const kvcl_model *model, int32_t *tokens);

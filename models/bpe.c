@@ -1,70 +1,78 @@
-/* bpe.c - byte-level BPE of whole texts: special pieces, words, merges.  See tokenizer.h. */
-#include "bpe_int.h"
+/* bpe.c - byte-level BPE: how texts are cut into words.  See tokenizer.h. */
+#include "tok_int.h"
 
-#include "log.h"
 #include "mem.h"
 
-/* White space is spelled out: PCRE2's \s also takes U+180E, which Unicode dropped in 6.3. */
+/* White space is spelled out: PCRE2's \s also takes U+180E, which Unicode dropped in 6.3.  So are
+ * the endings, in both cases: (?i) would also take U+017F, the long s. */
 #define WS "\\p{Z}\\t-\\r\\x{85}"
+#define OTHER "[^" WS "\\p{L}\\p{N}]"
+#define SPACES "[" WS "]+(?![^" WS "])|[" WS "]+"
+#define NEW_LINES "[" WS "]*[\\r\\n]+|"
+#define ENDINGS "'s|'t|'re|'ve|'m|'ll|'d|"
+#define ANY_ENDINGS "'(?:[sStTmMdD]|[rR][eE]|[vV][eE]|[lL][lL])|"
+#define BEFORE "[^\\r\\n\\p{L}\\p{N}]?"
+#define UPPER "\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}"
+#define LOWER "\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}"
 
-static const char split_gpt2[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" WS
-                                 "\\p{L}\\p{N}]+|[" WS "]+(?![^" WS "])|[" WS "]+";
+static const char split_gpt2[] = ENDINGS " ?\\p{L}+| ?\\p{N}+| ?" OTHER "+|" SPACES;
+static const char split_llama3[] =
+    ANY_ENDINGS BEFORE "\\p{L}+|\\p{N}{1,3}| ?" OTHER "+[\\r\\n]*|" NEW_LINES SPACES;
+static const char split_qwen2[] =
+    ANY_ENDINGS BEFORE "\\p{L}+|\\p{N}| ?" OTHER "+[\\r\\n]*|" NEW_LINES SPACES;
+static const char split_tekken[] = BEFORE "[" UPPER "]*[" LOWER "]+|" BEFORE "[" UPPER "]+[" LOWER
+                                          "]*|\\p{N}| ?" OTHER "+[\\r\\n/]*|" NEW_LINES SPACES;
+/* gpt-2's words of the stretches between digits, each of which is a word: a digit ends a stretch as
+ * the end of the text does. */
+static const char split_smollm[] =
+    "\\p{N}|" ENDINGS " ?\\p{L}+| ?" OTHER "+|[" WS "]+(?![^" WS "\\p{N}])|[" WS "]+";
 
-/* tokenizer.ggml.pre -> how texts are cut into words */
+/* tokenizer.ggml.pre -> how texts are cut into words; whether a word that is a token is taken whole
+ * whatever the merges say */
 static const struct {
     const char *pre, *pattern;
+    bool ignore_merges;
 } splits[] = {
-    {"gpt-2", split_gpt2}, {"phi-2", split_gpt2}, {"roberta-bpe", split_gpt2},
-    {"mpt", split_gpt2},   {"olmo", split_gpt2},
+    {"gpt-2", split_gpt2, false},       {"phi-2", split_gpt2, false},
+    {"roberta-bpe", split_gpt2, false}, {"mpt", split_gpt2, false},
+    {"olmo", split_gpt2, false},        {"llama-bpe", split_llama3, true},
+    {"llama3", split_llama3, true},     {"llama-v3", split_llama3, true},
+    {"dbrx", split_llama3, false},      {"smaug-bpe", split_llama3, false},
+    {"qwen2", split_qwen2, false},      {"deepseek-r1-qwen", split_qwen2, false},
+    {"megrez", split_qwen2, false},     {"stablelm2", split_qwen2, false},
+    {"tekken", split_tekken, true},     {"smollm", split_smollm, false},
+    {"starcoder", split_smollm, false}, {"refact", split_smollm, false},
+    {"command-r", split_smollm, false}, {"codeshell", split_smollm, false},
 };
 
 /* ---- from the file ------------------------------------------------------------------------- */
 
-static kvcl_status read_id(const kvcl_gguf *g, const char *key, uint32_t n_vocab, int32_t *out)
+static kvcl_status unknown_pre(const kvcl_gguf *g, kvcl_str pre)
 {
-    uint32_t id = UINT32_MAX;
-    *out = -1;
-    KVCL_TRY(kvcl_gguf_get_u32(g, key, &id));
-    if (id < n_vocab)
-        *out = (int32_t)id;
-    else if (id != UINT32_MAX) /* some converters write -1 for none */
-        kvcl_log_warn(g->ctx, "%s: %s is %u, beyond the vocabulary of %u: ignored", g->path, key,
-                      id, n_vocab);
-    return KVCL_OK;
+    char show[64], known[320];
+    size_t n = 0;
+    for (size_t i = 0; i < kvcl_array_len(splits); i++) {
+        const char *s = splits[i].pre;
+        size_t len = strlen(s);
+        if (n + len + 3 > sizeof known)
+            break;
+        if (n) {
+            memcpy(known + n, ", ", 2);
+            n += 2;
+        }
+        memcpy(known + n, s, len);
+        n += len;
+    }
+    known[n] = 0;
+    return kvcl_fail(g->ctx, KVCL_E_UNSUPPORTED,
+                     "%s: the word splitting '%s' (tokenizer.ggml.pre) is not supported; known are "
+                     "%s",
+                     g->path, kvcl_str_show(pre, show, sizeof show), known);
 }
 
-kvcl_status kvcl_vocab_ids_read(const kvcl_gguf *g, uint32_t n_vocab, kvcl_vocab_ids *out)
-{
-    kvcl_vocab_ids ids = {0};
-    KVCL_TRY(read_id(g, "tokenizer.ggml.bos_token_id", n_vocab, &ids.bos));
-    KVCL_TRY(read_id(g, "tokenizer.ggml.eos_token_id", n_vocab, &ids.eos));
-    KVCL_TRY(read_id(g, "tokenizer.ggml.eot_token_id", n_vocab, &ids.eot));
-    KVCL_TRY(read_id(g, "tokenizer.ggml.eom_token_id", n_vocab, &ids.eom));
-    KVCL_TRY(read_id(g, "tokenizer.ggml.unknown_token_id", n_vocab, &ids.unk));
-    KVCL_TRY(kvcl_gguf_get_bool(g, "tokenizer.ggml.add_bos_token", &ids.add_bos));
-    *out = ids;
-    return KVCL_OK;
-}
-
-static kvcl_status check_model(const kvcl_gguf *g)
-{
-    const char *key = "tokenizer.ggml.model";
-    kvcl_str model = {0};
-    char show[64];
-    KVCL_TRY(kvcl_gguf_get_str(g, key, &model));
-    KVCL_CHECK(g->ctx, model.s, KVCL_E_UNSUPPORTED,
-               "%s: the file has no tokenizer; give token ids, or a file with one", g->path);
-    KVCL_CHECK(g->ctx, kvcl_str_is(model, "gpt2"), KVCL_E_UNSUPPORTED,
-               "%s: tokenizer '%s' is not supported (gpt2, byte-level BPE, is); give token ids, or "
-               "another model",
-               g->path, kvcl_str_show(model, show, sizeof show));
-    return KVCL_OK;
-}
-
-static kvcl_status find_pattern(const kvcl_gguf *g, const char **out)
+static kvcl_status find_pattern(const kvcl_gguf *g, kvcl_tokenizer *tok, const char **out)
 {
     kvcl_str pre = {0}, arch = {0};
-    char show[64];
     KVCL_TRY(kvcl_gguf_get_str(g, "tokenizer.ggml.pre", &pre));
     KVCL_TRY(kvcl_gguf_get_str(g, "general.architecture", &arch));
     if (!pre.s && kvcl_str_is(arch, "gpt2"))
@@ -76,13 +84,11 @@ static kvcl_status find_pattern(const kvcl_gguf *g, const char **out)
     for (size_t i = 0; i < kvcl_array_len(splits); i++) {
         if (kvcl_str_is(pre, splits[i].pre)) {
             *out = splits[i].pattern;
+            tok->ignore_merges = splits[i].ignore_merges;
             return KVCL_OK;
         }
     }
-    return kvcl_fail(g->ctx, KVCL_E_UNSUPPORTED,
-                     "%s: the word splitting '%s' (tokenizer.ggml.pre) is not supported; known are "
-                     "gpt-2, phi-2, roberta-bpe, mpt and olmo",
-                     g->path, kvcl_str_show(pre, show, sizeof show));
+    return unknown_pre(g, pre);
 }
 
 static void *pcre_alloc(size_t bytes, void *user)
@@ -114,101 +120,90 @@ static kvcl_status compile(kvcl_tokenizer *tok, const char *pattern)
     return KVCL_OK;
 }
 
-kvcl_status kvcl_tokenizer_create(const kvcl_gguf *g, uint32_t n_vocab, kvcl_tokenizer **out)
+static kvcl_status open_bpe(const kvcl_gguf *g, kvcl_tokenizer *tok)
 {
-    void *p;
     const char *pattern;
-    kvcl_status st;
-    KVCL_TRY(check_model(g));
-    KVCL_TRY(find_pattern(g, &pattern));
-    KVCL_TRY(kvcl_mem_alloc(g->ctx, sizeof(kvcl_tokenizer), "the tokenizer", &p));
-    kvcl_tokenizer *tok = p;
-    tok->ctx = g->ctx;
-    tok->n_vocab = n_vocab;
-    KVCL_TRY_GOTO(kvcl_vocab_ids_read(g, n_vocab, &tok->ids));
-    KVCL_TRY_GOTO(kvcl_bpe_vocab_read(g, tok));
-    KVCL_TRY_GOTO(compile(tok, pattern));
-    *out = tok;
-    return KVCL_OK;
-fail:
-    kvcl_tokenizer_free(tok);
-    return st;
-}
-
-void kvcl_tokenizer_free(kvcl_tokenizer *tok)
-{
-    if (!tok)
-        return;
-    kvcl_ctx *ctx = tok->ctx;
-    pcre2_code_free(tok->split);
-    pcre2_general_context_free(tok->pcre);
-    kvcl_strmap_free(ctx, tok->symbols);
-    kvcl_strmap_free(ctx, tok->extra);
-    void *blocks[] = {tok->text,   tok->bytes, tok->kind,   tok->blob,
-                      tok->merged, tok->user,  tok->merges, tok};
-    for (size_t i = 0; i < kvcl_array_len(blocks); i++)
-        kvcl_mem_free(ctx, blocks[i]);
+    KVCL_TRY(find_pattern(g, tok, &pattern));
+    KVCL_TRY(kvcl_bpe_vocab_read(g, tok));
+    return compile(tok, pattern);
 }
 
 /* ---- encoding ------------------------------------------------------------------------------ */
 
-typedef struct encoder {
-    const kvcl_tokenizer *tok;
-    kvcl_bpe_work work;
-    pcre2_match_data *match;
-    int32_t *out;
-    size_t *n_out;
-} encoder;
-
-/* Bytes of the valid UTF-8 character at s, 0 when there is none (RFC 3629: no overlong forms, no
- * surrogates, nothing above U+10FFFF). */
-static size_t utf8_char(const unsigned char *s, size_t n)
+static bool pair(const kvcl_tokenizer *tok, kvcl_str both, uint32_t left, uint32_t right,
+                 kvcl_merge *out)
 {
-    unsigned c = s[0];
-    size_t len = c < 0x80 ? 1 : c < 0xc2 ? 0 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0;
-    if (len == 0 || len > n)
-        return 0;
-    for (size_t i = 1; i < len; i++) {
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    }
-    bool bad = (c == 0xe0 && s[1] < 0xa0) || (c == 0xed && s[1] > 0x9f) ||
-               (c == 0xf0 && s[1] < 0x90) || (c == 0xf4 && s[1] > 0x8f);
-    return bad ? 0 : len;
+    KVCL_UNUSED(both);
+    const kvcl_merge *m = kvcl_bpe_merge_find(tok, left, right);
+    if (m)
+        *out = *m;
+    return m != NULL;
 }
 
-/* Words of a run of valid UTF-8.  What no alternative takes (nothing, by the pattern) is a word
- * too, so that no byte is ever lost. */
-static kvcl_status encode_words(encoder *e, const char *text, size_t n)
+/* The token whose text is this word; KVCL_STRMAP_NONE when there is none. */
+static uint32_t whole_word(const kvcl_tok_encoder *e, const char *word, size_t n)
 {
-    size_t at = 0;
+    if (!e->tok->ignore_merges || n > e->tok->longest)
+        return KVCL_STRMAP_NONE;
+    kvcl_str s = {e->work.text, kvcl_bpe_encode(word, n, e->work.text)};
+    uint32_t id = kvcl_strmap_get(e->tok->symbols, s);
+    return kvcl_tok_is_text(e->tok, id) ? id : KVCL_STRMAP_NONE;
+}
+
+static kvcl_status encode_word(kvcl_tok_encoder *e, const char *word, size_t n)
+{
+    KVCL_TRY(kvcl_tok_work_reserve(&e->work, n));
+    uint32_t id = whole_word(e, word, n);
+    if (id != KVCL_STRMAP_NONE) {
+        e->out[e->n_out++] = (int32_t)id;
+        return KVCL_OK;
+    }
+    for (size_t i = 0; i < n; i++)
+        e->work.pieces[i] =
+            (kvcl_tok_piece){.symbol = e->tok->byte_symbol[(unsigned char)word[i]], .n_bytes = 1};
+    return kvcl_tok_merge(e, word, n);
+}
+
+kvcl_status kvcl_bpe_split(kvcl_tok_encoder *e, const char *text, size_t n, size_t at,
+                           size_t *begin, size_t *end)
+{
+    int rc =
+        pcre2_match(e->tok->split, (PCRE2_SPTR)text, n, at, PCRE2_NO_UTF_CHECK, e->match, NULL);
+    KVCL_CHECK(e->tok->ctx, rc > 0 || rc == PCRE2_ERROR_NOMATCH, KVCL_E_MEM,
+               "the word pattern failed at byte %zu of the text (PCRE2 error %d); give a "
+               "shorter text",
+               at, rc);
+    const PCRE2_SIZE *span = pcre2_get_ovector_pointer(e->match);
+    *begin = rc > 0 ? span[0] : n;
+    *end = rc > 0 ? span[1] : n;
+    return KVCL_OK;
+}
+
+/* Words of a run of valid UTF-8.  What no alternative takes is a word too, so that no byte is ever
+ * lost. */
+static kvcl_status encode_words(kvcl_tok_encoder *e, const char *text, size_t n)
+{
+    size_t at = 0, begin, end;
     while (at < n) {
-        int rc =
-            pcre2_match(e->tok->split, (PCRE2_SPTR)text, n, at, PCRE2_NO_UTF_CHECK, e->match, NULL);
-        KVCL_CHECK(e->tok->ctx, rc > 0 || rc == PCRE2_ERROR_NOMATCH, KVCL_E_MEM,
-                   "the word pattern failed at byte %zu of the text (PCRE2 error %d); give a "
-                   "shorter text",
-                   at, rc);
-        const PCRE2_SIZE *span = pcre2_get_ovector_pointer(e->match);
-        size_t begin = rc > 0 ? span[0] : n, end = rc > 0 ? span[1] : n;
+        KVCL_TRY(kvcl_bpe_split(e, text, n, at, &begin, &end));
         if (begin > at)
-            KVCL_TRY(kvcl_bpe_word(e->tok, &e->work, text + at, begin - at, e->out, e->n_out));
+            KVCL_TRY(encode_word(e, text + at, begin - at));
         if (end > begin)
-            KVCL_TRY(kvcl_bpe_word(e->tok, &e->work, text + begin, end - begin, e->out, e->n_out));
+            KVCL_TRY(encode_word(e, text + begin, end - begin));
         at = kvcl_max_size(end, at + 1);
     }
     return KVCL_OK;
 }
 
 /* Valid runs by words, every other byte alone. */
-static kvcl_status encode_run(encoder *e, const char *text, size_t n)
+static kvcl_status encode_run(kvcl_tok_encoder *e, const char *text, size_t n)
 {
     size_t start = 0, at = 0;
     while (at < n) {
-        size_t len = utf8_char((const unsigned char *)text + at, n - at);
+        size_t len = kvcl_tok_utf8_char(text + at, n - at);
         if (len == 0) {
             KVCL_TRY(encode_words(e, text + start, at - start));
-            KVCL_TRY(kvcl_bpe_word(e->tok, &e->work, text + at, 1, e->out, e->n_out));
+            KVCL_TRY(encode_word(e, text + at, 1));
             start = at + 1;
         }
         at += len ? len : 1;
@@ -216,102 +211,10 @@ static kvcl_status encode_run(encoder *e, const char *text, size_t n)
     return encode_words(e, text + start, n - start);
 }
 
-/* The next place of `what` in text[from, n); n when there is none. */
-static size_t find_bytes(const char *text, size_t n, size_t from, kvcl_str what)
-{
-    while (n - from >= what.n) {
-        const char *p = memchr(text + from, what.s[0], n - from - what.n + 1);
-        if (!p)
-            break;
-        if (memcmp(p, what.s, what.n) == 0)
-            return (size_t)(p - text);
-        from = (size_t)(p - text) + 1;
-    }
-    return n;
-}
-
-/* claim[i]: 0 free, id + 1 where a user-defined token begins, UINT32_MAX inside one. */
-static void claim_user_tokens(const kvcl_tokenizer *tok, const char *text, size_t n,
-                              uint32_t *claim)
-{
-    for (uint32_t u = 0; u < tok->n_user; u++) {
-        kvcl_str s = tok->text[tok->user[u]];
-        size_t at = find_bytes(text, n, 0, s);
-        while (at < n) {
-            /* tokens already placed are no shorter: a clash shows at one of the ends */
-            bool is_free = claim[at] == 0 && claim[at + s.n - 1] == 0;
-            for (size_t i = 0; is_free && i < s.n; i++)
-                claim[at + i] = i == 0 ? tok->user[u] + 1 : UINT32_MAX;
-            at = find_bytes(text, n, is_free ? at + s.n : at + 1, s);
-        }
-    }
-}
-
-static kvcl_status encode_with_user_tokens(encoder *e, const char *text, size_t n)
-{
-    void *p;
-    kvcl_ctx *ctx = e->tok->ctx;
-    KVCL_TRY(kvcl_mem_array(ctx, n, sizeof(uint32_t), "the places of user-defined tokens", &p));
-    uint32_t *claim = p;
-    kvcl_status st = KVCL_OK;
-    claim_user_tokens(e->tok, text, n, claim);
-    size_t at = 0;
-    while (at < n && st == KVCL_OK) {
-        size_t end = at;
-        while (end < n && claim[end] == 0)
-            end++;
-        st = encode_run(e, text + at, end - at);
-        if (st == KVCL_OK && end < n) {
-            uint32_t id = claim[end] - 1;
-            e->out[(*e->n_out)++] = (int32_t)id;
-            end += e->tok->text[id].n;
-        }
-        at = end;
-    }
-    kvcl_mem_free(ctx, claim);
-    return st;
-}
-
-kvcl_status kvcl_tokenizer_encode(const kvcl_tokenizer *tok, const char *text, size_t n_bytes,
-                                  int32_t *out, size_t *n_out)
-{
-    size_t n = 0;
-    KVCL_CHECK(tok->ctx, n_bytes <= KVCL_MAX_TEXT_BYTES, KVCL_E_ARG,
-               "a text of %zu bytes is too long, at most %u can be tokenised at once", n_bytes,
-               KVCL_MAX_TEXT_BYTES);
-    encoder e = {.tok = tok, .work = {.ctx = tok->ctx}, .out = out, .n_out = &n};
-    e.match = pcre2_match_data_create(1, tok->pcre);
-    KVCL_CHECK(tok->ctx, e.match, KVCL_E_MEM, "no memory for the word pattern's matches");
-    kvcl_status st = tok->n_user > 0 && n_bytes > 0 ? encode_with_user_tokens(&e, text, n_bytes)
-                                                    : encode_run(&e, text, n_bytes);
-    pcre2_match_data_free(e.match);
-    kvcl_bpe_work_free(&e.work);
-    if (st == KVCL_OK)
-        *n_out = n;
-    return st;
-}
-
-/* ---- single tokens ------------------------------------------------------------------------- */
-
-kvcl_str kvcl_tokenizer_bytes(const kvcl_tokenizer *tok, uint32_t id) { return tok->bytes[id]; }
-
-kvcl_str kvcl_tokenizer_text(const kvcl_tokenizer *tok, uint32_t id) { return tok->text[id]; }
-
-bool kvcl_tokenizer_is_end(const kvcl_tokenizer *tok, uint32_t id)
-{
-    static const char *const ends[] = {
-        "<|eot_id|>",    "<|im_end|>", "<|end|>", "<end_of_turn>",
-        "<|endoftext|>", "<|eom_id|>", "<EOT>",
-    };
-    const kvcl_vocab_ids *ids = &tok->ids;
-    int32_t t = (int32_t)id;
-    if (id >= tok->n_vocab)
-        return false;
-    if (t == ids->eos || t == ids->eot || t == ids->eom)
-        return true;
-    for (size_t i = 0; i < kvcl_array_len(ends); i++) {
-        if (kvcl_str_is(tok->text[id], ends[i]))
-            return true;
-    }
-    return false;
-}
+const kvcl_tok_family kvcl_tok_bpe = {
+    .model = "gpt2",
+    .decode = kvcl_bpe_decode,
+    .open = open_bpe,
+    .pair = pair,
+    .run = encode_run,
+};

@@ -35,6 +35,7 @@ static kvcl_status fill_info(kvcl_model *m)
         .bos_id = m->ids.bos,
         .eos_id = m->ids.eos,
         .add_bos = m->ids.add_bos,
+        .add_eos = m->ids.add_eos,
         .has_tokenizer = m->tok != NULL,
     };
     snprintf(m->info.arch, sizeof m->info.arch, "%s", kvcl_arch_name(hp->arch));
@@ -84,29 +85,53 @@ static kvcl_status need_tokenizer(const kvcl_model *m)
     return m->tok ? KVCL_OK : kvcl_fail(m->ctx, m->tok_status, "%s", m->tok_why);
 }
 
-kvcl_status kvcl_tokenize(const kvcl_model *model, const char *text, size_t n_bytes, int add_bos,
-                          int32_t **tokens_out, size_t *n_out)
+static kvcl_status check_special(const kvcl_model *m, bool wanted, int32_t id, const char *name)
+{
+    KVCL_CHECK(m->ctx, !wanted || id >= 0, KVCL_E_FORMAT,
+               "%s: a %s token is asked for, but the file names none", m->gguf.path, name);
+    return KVCL_OK;
+}
+
+kvcl_status kvcl_tokenize_with(const kvcl_model *model, const char *text, size_t n_bytes,
+                               const kvcl_tokenize_options *opt, int32_t **tokens_out,
+                               size_t *n_out)
 {
     void *p;
     size_t n = 0, room;
-    bool bos = add_bos < 0 ? model->ids.add_bos : add_bos > 0;
+    bool bos = opt->add_bos < 0 ? model->ids.add_bos : opt->add_bos > 0;
+    bool eos = opt->add_eos < 0 ? model->ids.add_eos : opt->add_eos > 0;
     KVCL_TRY(need_tokenizer(model));
     KVCL_CHECK(model->ctx, text || n_bytes == 0, KVCL_E_ARG, "no text to tokenise");
-    KVCL_CHECK(model->ctx, !bos || model->ids.bos >= 0, KVCL_E_FORMAT,
-               "%s: a BOS token is asked for, but the file names none", model->gguf.path);
-    KVCL_CHECK(model->ctx, kvcl_add_size(n_bytes, 1, &room), KVCL_E_ARG, "the text is too long");
+    KVCL_TRY(check_special(model, bos, model->ids.bos, "BOS"));
+    KVCL_TRY(check_special(model, eos, model->ids.eos, "EOS"));
+    KVCL_CHECK(model->ctx, n_bytes <= KVCL_MAX_TEXT_BYTES, KVCL_E_ARG,
+               "a text of %zu bytes is too long, at most %u can be tokenised at once", n_bytes,
+               KVCL_MAX_TEXT_BYTES);
+    KVCL_CHECK(model->ctx, kvcl_add_size(kvcl_tokenizer_room(model->tok, n_bytes), 2, &room),
+               KVCL_E_ARG, "the text is too long");
     KVCL_TRY(kvcl_mem_array(model->ctx, room, sizeof(int32_t), "the tokens of a text", &p));
     int32_t *tokens = p;
     if (bos)
         tokens[0] = model->ids.bos;
-    kvcl_status st = kvcl_tokenizer_encode(model->tok, text, n_bytes, tokens + bos, &n);
+    kvcl_status st =
+        kvcl_tokenizer_encode(model->tok, text, n_bytes, opt->control, tokens + bos, &n);
     if (st != KVCL_OK) {
         kvcl_mem_free(model->ctx, tokens);
         return st;
     }
+    n += bos;
+    if (eos)
+        tokens[n++] = model->ids.eos;
     *tokens_out = tokens;
-    *n_out = n + bos;
+    *n_out = n;
     return KVCL_OK;
+}
+
+kvcl_status kvcl_tokenize(const kvcl_model *model, const char *text, size_t n_bytes, int add_bos,
+                          int32_t **tokens_out, size_t *n_out)
+{
+    kvcl_tokenize_options opt = {.add_bos = add_bos};
+    return kvcl_tokenize_with(model, text, n_bytes, &opt, tokens_out, n_out);
 }
 
 void kvcl_tokens_free(const kvcl_model *model, int32_t *tokens)

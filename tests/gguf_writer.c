@@ -1,6 +1,8 @@
 /* gguf_writer.c - see gguf_writer.h. */
 #include "gguf_writer.h"
 
+#include "f16.h"
+
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -106,6 +108,14 @@ void gw_i32s(gguf_writer *w, const char *key, const int32_t *v, size_t n)
     array(w, key, KVCL_GGUF_I32, n);
     for (size_t i = 0; i < n; i++)
         put_int(w, (uint32_t)v[i], 4);
+    mark(w);
+}
+
+void gw_f32s(gguf_writer *w, const char *key, const float *v, size_t n)
+{
+    array(w, key, KVCL_GGUF_F32, n);
+    for (size_t i = 0; i < n; i++)
+        put_int(w, kvcl_f32_bits(v[i]), 4);
     mark(w);
 }
 

@@ -26,6 +26,7 @@ void gw_str(gguf_writer *w, const char *key, const char *v);
 void gw_scalar(gguf_writer *w, const char *key, kvcl_gguf_type type, uint64_t v);
 void gw_strs(gguf_writer *w, const char *key, const char *const *v, size_t n);
 void gw_i32s(gguf_writer *w, const char *key, const int32_t *v, size_t n);
+void gw_f32s(gguf_writer *w, const char *key, const float *v, size_t n);
 /* rows 0: a vector */
 void gw_tensor(gguf_writer *w, const char *name, kvcl_type type, uint64_t cols, uint64_t rows);
 /* Pads and appends the tensors' data: small made-up values that are finite in every type. */
