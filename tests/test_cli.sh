@@ -107,6 +107,10 @@ good "llama.cpp's flags" kvcl run -m tiny.gguf -p the -n 3 -c 64 -t 1 -s 1 --tem
     --top-p 0.9 --min-p 0.01 --repeat-penalty 1.1 --device cpu
 
 good "tokenize" kvcl tokenize -m tiny.gguf -p 'the thing'
+good "a control token in the text" kvcl tokenize -m tiny.gguf -p '</s>' --special --count
+[ "$(cat out)" = 1 ] || fail "tokenize: --special is not heeded"
+good "the same as text" kvcl tokenize -m tiny.gguf -p '</s>' --count
+[ "$(cat out)" = 4 ] || fail "tokenize: a control token came out of text"
 good "inspect" kvcl inspect tiny.gguf
 grep -q 'llama' out || fail "inspect: no architecture"
 good "quantize" kvcl quantize tiny.gguf small.gguf Q4_0
