@@ -1,8 +1,8 @@
 // attn_warp.cl - attention by block partials over raw pages for NVIDIA's warps of 32 items, beside
 // cl/attn.cl.  Twin: cpu/attn.c
 //
-// KVCL_SPEC: as cl/attn.cl, + 4 head_dim.  head_dim: a multiple of 32, at
-// most 256.
+// KVCL_SPEC: as cl/attn.cl, + 4 head_dim.  Assumes (checked by the host half): head_dim a multiple
+// of 32, at most 256; k and v at multiples of 8 bytes.
 //
 // kvcl_attn_raw_warp: one group of 256 items per block and KV head (dimension 0) and `chunk` rows
 // (dimension 1), ROWS at a time.  Each key and value comes to the group once:
@@ -17,6 +17,21 @@
 #define DIM (KVCL_SPEC >> 2)
 #define GROUP 256
 #define OCTETS 8 // of tokens whose values are asked for together
+
+// Two neighbours, the first at an even place, in one load.
+#define LOAD_HALVES(p, at) \
+    kvcl_half_pair(*(__global const uint *)((__global const ushort *)(p) + (at)))
+#define LOAD_FLOATS(p, at) (*(__global const float2 *)((__global const float *)(p) + (at)))
+#if KVCL_SPEC & 1
+#define LOAD_KEYS LOAD_HALVES
+#else
+#define LOAD_KEYS LOAD_FLOATS
+#endif
+#if KVCL_SPEC & 2
+#define LOAD_VALUES LOAD_HALVES
+#else
+#define LOAD_VALUES LOAD_FLOATS
+#endif
 
 // Where the group's phases keep things in local memory.
 typedef struct block_place {
@@ -34,7 +49,7 @@ static void scores_two(__global const uchar *k, ulong at, __local const float4 *
     float4 a = (float4)(0.0f), b = (float4)(0.0f);
 #pragma unroll 32
     for (uint d = 0; d < DIM; d++) {
-        float2 kt = LOAD_K2(k, at + d * TOKENS);
+        float2 kt = LOAD_KEYS(k, at + d * TOKENS);
         float4 row = q[d];
         a = fma(row, (float4)(kt.x), a);
         b = fma(row, (float4)(kt.y), b);
@@ -114,7 +129,7 @@ static void sums_of(__global const uchar *v, ulong at, __local const float4 *s, 
             float2 vt[OCTETS * L / 2];
 #pragma unroll
             for (uint i = 0; i < OCTETS * L / 2; i++)
-                vt[i] = LOAD_V2(v, at + (t + 2 * i) * DIM);
+                vt[i] = LOAD_VALUES(v, at + (t + 2 * i) * DIM);
 #pragma unroll
             for (uint i = 0; i < OCTETS * L / 2; i++) {
                 float4 w = s[t + 2 * i];
@@ -130,7 +145,7 @@ static void sums_of(__global const uchar *v, ulong at, __local const float4 *s, 
 #pragma unroll
         for (uint i = 0; i < L / 2; i++) {
             uint e = t + 2 * i + odd;
-            float2 vt = LOAD_V2(v, at + (t + 2 * i) * DIM);
+            float2 vt = LOAD_VALUES(v, at + (t + 2 * i) * DIM);
             float4 w = s[t + 2 * i];
             x[0][i] = e >= from && e < to[0] ? fma((float2)(w.x), vt, x[0][i]) : x[0][i];
             x[1][i] = e >= from && e < to[1] ? fma((float2)(w.y), vt, x[1][i]) : x[1][i];

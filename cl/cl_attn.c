@@ -19,7 +19,7 @@ static variant variant_of(const kvcl_cl_caps *caps, const kvcl_attn_raw_args *a)
     uint32_t D = a->in.head_dim;
     if (caps->vector_shape)
         return (variant){KVCL_CL_STEM_attn_vec, spec, "kvcl_attn_raw_vec"};
-    if ((caps->features & KVCL_CL_PTX) && D % 32 == 0)
+    if ((caps->features & KVCL_CL_PTX) && D % 32 == 0 && (a->k.off | a->v.off) % 8 == 0)
         return (variant){KVCL_CL_STEM_attn_warp, spec + 4 * D, "kvcl_attn_raw_warp"};
     return (variant){KVCL_CL_STEM_attn, spec, "kvcl_attn_raw"};
 }

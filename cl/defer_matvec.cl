@@ -148,21 +148,12 @@ static float4 add_step(weights w, __local const float *z, __local const float *d
 
 #else
 
-static float2 half_pair(uint h)
-{
-    float lo, hi;
-    __asm("{.reg .b16 a, b; mov.b32 {a, b}, %2; cvt.f32.f16 %0, a; cvt.f32.f16 %1, b;}"
-          : "=f"(lo), "=f"(hi)
-          : "r"(h));
-    return (float2)(lo, hi);
-}
-
 static float4 widen(raw r)
 {
 #if TYPE == KVCL_F32
     return as_float4(r);
 #elif TYPE == KVCL_F16
-    return (float4)(half_pair(r.x), half_pair(r.y));
+    return (float4)(kvcl_half_pair(r.x), kvcl_half_pair(r.y));
 #else
     return as_float4((uint4)(r.x << 16, r.x & 0xffff0000u, r.y << 16, r.y & 0xffff0000u));
 #endif

@@ -87,6 +87,17 @@ static float kvcl_shfl_xor(float v, uint mask)
     __asm volatile("shfl.sync.bfly.b32 %0, %1, %2, 31, -1;" : "=f"(r) : "f"(v), "r"(mask));
     return r;
 }
+
+// Two halves that came in one load: NVIDIA's compiler makes two loads of 16 bits of vload_half2
+// and of vloada_half2.
+static float2 kvcl_half_pair(uint h)
+{
+    float lo, hi;
+    __asm("{.reg .b16 a, b; mov.b32 {a, b}, %2; cvt.f32.f16 %0, a; cvt.f32.f16 %1, b;}"
+          : "=f"(lo), "=f"(hi)
+          : "r"(h));
+    return (float2)(lo, hi);
+}
 #endif
 
 // Halving tree over 8 lanes.  (A sum of two elements of one vector becomes a shuffle that
