@@ -99,7 +99,7 @@ INLINE void scores_of(kvcl_head at, const uint4 (*raw)[K_WORDS], __local const u
     {
         int4 sum[TILES];
         sum_words_k(raw[j], x, sum);
-        float4 step = vloada_half4(8 * j + lane / 4, at.k_scales);
+        float4 step = kvcl_half_four(at.k_scales, 8 * j + lane / 4);
         LOOP(uint i = 0; i < TILES; i++)
         {
             float2 stat = stats[4 * i + lane % 4];
@@ -142,7 +142,7 @@ INLINE float2 weights_of(uint i, float4 s0, float4 s1, int2 seen, __global const
         else
             e = (float4)(0.0f);
         *(__local float4 *)(p + r * PITCH + 32 * j + lane / 4 * 4) = e;
-        w[j] = e * vloada_half4(8 * j + lane / 4, scales);
+        w[j] = e * kvcl_half_four(scales, 8 * j + lane / 4);
         amax = fmax(amax, kvcl_largest4(fabs(w[j])));
     }
     amax = kvcl_rows_max(amax);

@@ -55,20 +55,39 @@ __kernel void kvcl_block_dec(KVCL_BLOCK_PARAMS(__global, __global const))
     }
 }
 
-// Scores of ROWS rows for one token, s [row][token of the block]; rows beyond `rows` are rows of
-// zeros that nobody reads.
-static void scores_of(uint block, __global const uchar *row, uint D, __local const float *qs,
+// Codes i and i + 1 of a block's first half (h = 0) or second; words: behind its scale.
+static float2 two_codes(uint block, __global const ushort *words, uint h, uint i)
+{
+    if (block == KVCL_Q8_0) {
+        uint w = words[8 * h + i / 2];
+        return convert_float2(as_char2((ushort)w));
+    }
+    uint w = words[i / 2] >> (4 * h) & 0x0f0fu;
+    return convert_float2(as_char2((ushort)w)) - (float2)(8.0f);
+}
+
+// Scores of ROWS rows for one token, s [row][token of the block]; q [D] of the rows; those beyond
+// `rows` are rows that nobody reads.
+static void scores_of(uint block, __global const uchar *row, uint D, __local const float4 *q,
                       uint rows, __local float *s)
 {
-    float a[ROWS] = {0.0f, 0.0f, 0.0f, 0.0f};
-    for (uint d = 0; d < D; d++) {
-        float k = kvcl_block_value(block, row, d);
+    float4 a = (float4)(0.0f);
+    for (uint half_block = 0; half_block < D / 16; half_block++) {
+        __global const uchar *at = row + half_block / 2 * kvcl_block_bytes(block);
+        float scale = vload_half(0, (__global const half *)at);
+        __local const float4 *qh = q + 16 * half_block;
 #pragma unroll
-        for (uint r = 0; r < ROWS; r++)
-            a[r] = fma(qs[r * MAX_DIM + d], k, a[r]);
+        for (uint i = 0; i < 16; i += 2) {
+            float2 k = two_codes(block, (__global const ushort *)at + 1, half_block % 2, i) * scale;
+            a = fma(qh[i], (float4)(k.x), a);
+            a = fma(qh[i + 1], (float4)(k.y), a);
+        }
     }
+    float4 zeroed = kvcl_zero4(a);
+    float out[ROWS];
+    vstore4(zeroed, 0, out);
     for (uint r = 0; r < rows; r++)
-        s[r * KVCL_BLOCK_TOKENS] = kvcl_zero(a[r]);
+        s[r * KVCL_BLOCK_TOKENS] = out[r];
 }
 
 // One dimension of a page's partials of two rows with weights pa, pb, that see [from, n0) and
@@ -79,6 +98,17 @@ static float2 output_pair(uint block, __global const uchar *rows, uint row_bytes
 {
     float a[L] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
     float b[L] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
+    if (from == 0 && n0 == KVCL_TOKENS) {
+#pragma unroll 2
+        for (uint t0 = 0; t0 < KVCL_TOKENS; t0 += L)
+#pragma unroll
+            for (uint j = 0; j < L; j++) {
+                float v = kvcl_block_value(block, rows + (t0 + j) * row_bytes, d);
+                a[j] = fma(pa[t0 + j], v, a[j]);
+                b[j] = fma(pb[t0 + j], v, b[j]);
+            }
+        return (float2)(kvcl_tree8(vload8(0, a)), kvcl_tree8(vload8(0, b)));
+    }
     for (uint t0 = from / L * L; t0 < n1; t0 += L)
 #pragma unroll
         for (uint j = 0; j < L; j++) {
@@ -136,7 +166,8 @@ static float2 output_block(const task *g, uint d, __local const float *pa, __loc
 
 __kernel void kvcl_attn_block(KVCL_ATTN_BLOCK_PARAMS)
 {
-    __local float qs[ROWS * MAX_DIM], s[ROWS * KVCL_BLOCK_TOKENS], w[ROWS * KVCL_BLOCK];
+    __local float4 qs[MAX_DIM];
+    __local float s[ROWS * KVCL_BLOCK_TOKENS], w[ROWS * KVCL_BLOCK];
     __local float maxima[ROWS * KVCL_BLOCK * L], sums[ROWS * KVCL_BLOCK * L];
     uint lid = (uint)get_local_id(0), items = (uint)get_local_size(0), G = n_q_heads / n_kv_heads;
     kvcl_span b = kvcl_span_of((uint)get_group_id(0), n_kv_heads, begin, end, first_part);
@@ -150,7 +181,8 @@ __kernel void kvcl_attn_block(KVCL_ATTN_BLOCK_PARAMS)
         for (uint at = lid; at < ROWS * D; at += items) {
             uint r = at / D, d = kvcl_rest(at, r, D);
             kvcl_place a = kvcl_place_of(row0 + min(r, rows - 1), b.hk, G);
-            qs[r * MAX_DIM + d] = q[q_off + (ulong)a.i * q_stride + a.h * D + d] * scale;
+            ((__local float *)qs)[ROWS * d + r] =
+                q[q_off + (ulong)a.i * q_stride + a.h * D + d] * scale;
         }
         barrier(CLK_LOCAL_MEM_FENCE);
         for (uint t = b.from + lid; t < kvcl_seen_to(b, far); t += items)

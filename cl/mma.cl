@@ -14,6 +14,13 @@
 #define INLINE static __attribute__((always_inline))
 #define LOOP _Pragma("unroll") for
 
+// Four halves that came in one load (see kvcl_half_pair).
+INLINE float4 kvcl_half_four(__global const half *p, uint i)
+{
+    uint2 h = ((__global const uint2 *)p)[i];
+    return (float4)(kvcl_half_pair(h.x), kvcl_half_pair(h.y));
+}
+
 // ---- warps --------------------------------------------------------------------------------------
 
 INLINE float kvcl_from_lane(float v, uint mask)
