@@ -20,6 +20,14 @@ static bool wants_coder(const kvcl_dev *dev)
     return dev->info.kind == KVCL_KIND_GPU || dev->info.kind == KVCL_KIND_INTEGRATED;
 }
 
+static bool follows(const kvcl_cache *c)
+{
+    for (uint32_t i = 0; i < c->l.opt.n_tiers; i++)
+        if (c->l.opt.tiers[i].codec.again)
+            return true;
+    return false;
+}
+
 static kvcl_status create_tiers(kvcl_cache *c, kvcl_queue *q)
 {
     for (uint32_t i = 0; i < c->l.opt.n_tiers; i++) {
@@ -31,7 +39,8 @@ static kvcl_status create_tiers(kvcl_cache *c, kvcl_queue *q)
     if (c->l.opt.n_sink)
         KVCL_TRY(kvcl_raw_pages_create(q, KVCL_USE_SINKS, &c->l.sink));
     KVCL_TRY(kvcl_raw_pages_create(q, KVCL_USE_STAGING, &c->l.staging));
-    bool ahead = c->l.opt.n_hot >= 2 * KVCL_PAGE_TOKENS && wants_coder(c->dev);
+    /* a basis that is learned anew changes what is read: not beside it, and not ahead of time */
+    bool ahead = c->l.opt.n_hot >= 2 * KVCL_PAGE_TOKENS && !follows(c) && wants_coder(c->dev);
     return ahead ? kvcl_queue_create(c->dev, &c->coder) : KVCL_OK;
 }
 
@@ -49,6 +58,13 @@ static kvcl_status write_zeros(kvcl_cache *c, kvcl_queue *q, size_t query_bytes)
         if (part[i].buf)
             KVCL_TRY(kvcl_view_zero(q, part[i]));
     return KVCL_OK;
+}
+
+/* The moments of queries that a tier learns with, of the prompt that `from` computes. */
+static kvcl_view metric_of(const kvcl_cache *from, const kvcl_tier *t)
+{
+    uint32_t i = kvcl_cache_layout_metric(&from->l, kvcl_codec_learn_tokens(&t->plan));
+    return i < from->l.n_metrics ? kvcl_cache_metric(from, i) : (kvcl_view){0};
 }
 
 /* Runs each tier's ops once on a page of zeros: nothing is built while decoding. */
@@ -75,7 +91,7 @@ static kvcl_status warm_up(kvcl_cache *c, kvcl_queue *q)
                            .scale = sh->scale};
         in.q.bytes = query_bytes;
         in.o.off += query_bytes, in.o.bytes -= query_bytes;
-        kvcl_tier_rows rows = {&c->l.hot, 0, 1, kvcl_view_of(c->metric)};
+        kvcl_tier_rows rows = {&c->l.hot, 0, 1, metric_of(c, t), NULL};
         KVCL_TRY(kvcl_tier_encode(t, c->coder ? c->coder : q, 0, &rows, 0, 1));
         KVCL_TRY(c->coder ? kvcl_queue_wait(c->coder) : KVCL_OK);
         KVCL_TRY(kvcl_tier_attend(t, q, 0, &in));
@@ -95,8 +111,9 @@ kvcl_status kvcl_cache_create(kvcl_queue *q, const kvcl_cache_options *opt,
     KVCL_TRY_GOTO(kvcl_cache_layout_make(c->dev, opt, rope->table.bytes, &c->l));
     KVCL_TRY_GOTO(kvcl_buf_create(c->dev, c->l.ml_bytes, KVCL_USE_SCRATCH, &c->ml));
     KVCL_TRY_GOTO(kvcl_buf_create(c->dev, c->l.o_bytes, KVCL_USE_SCRATCH, &c->o));
-    if (c->l.metric_bytes)
-        KVCL_TRY_GOTO(kvcl_buf_create(c->dev, c->l.metric_bytes, KVCL_USE_SCRATCH, &c->metric));
+    if (c->l.n_metrics)
+        KVCL_TRY_GOTO(kvcl_buf_create(c->dev, c->l.n_metrics * c->l.metric_bytes, KVCL_USE_SCRATCH,
+                                      &c->metric));
     KVCL_TRY_GOTO(
         kvcl_raw_pages_create(q, opt->n_tiers ? KVCL_USE_HOT : KVCL_USE_CACHE, &c->l.hot));
     KVCL_TRY_GOTO(create_tiers(c, q));
@@ -218,11 +235,15 @@ static kvcl_status keep_sink(kvcl_cache *c, kvcl_queue *q, uint32_t layer,
     return kvcl_raw_pages_copy(q, src, src_layer, &c->l.sink, layer, 0, 1);
 }
 
-static kvcl_status code_pages(kvcl_cache *c, kvcl_queue *q, uint32_t layer,
-                              const kvcl_tier_rows *rows, uint32_t end)
+/* from: the cache that computes the prompt whose rows these are, or NULL. */
+static kvcl_status code_pages(kvcl_cache *c, kvcl_queue *q, uint32_t layer, kvcl_tier_rows rows,
+                              const kvcl_cache *from, uint32_t end)
 {
-    for (uint32_t i = 0; i < c->l.opt.n_tiers; i++)
-        KVCL_TRY(kvcl_tier_encode(&c->l.tiers[i], q, layer, rows, c->n_coded, end));
+    for (uint32_t i = 0; i < c->l.opt.n_tiers; i++) {
+        kvcl_tier *t = &c->l.tiers[i];
+        rows.metric = from ? metric_of(from, t) : (kvcl_view){0};
+        KVCL_TRY(kvcl_tier_encode(t, q, layer, &rows, c->n_coded, end));
+    }
     return KVCL_OK;
 }
 
@@ -259,8 +280,8 @@ kvcl_status kvcl_cache_end(kvcl_cache *c, kvcl_queue *q, uint32_t n)
     for (uint32_t layer = 0; layer < n_layers && due > c->n_coded; layer++) {
         /* pages that are there whether or not they are coded ahead */
         uint32_t n_learn = kvcl_max_u32(c->l.opt.n_hot / KVCL_PAGE_TOKENS, 2) - 1;
-        kvcl_tier_rows rows = {&c->l.hot, layer, n_learn, {0}};
-        KVCL_TRY(code_pages(c, c->coder ? c->coder : q, layer, &rows, due));
+        kvcl_tier_rows rows = {&c->l.hot, layer, n_learn, {0}, &c->l.staging};
+        KVCL_TRY(code_pages(c, c->coder ? c->coder : q, layer, rows, NULL, due));
     }
     c->n_coded = kvcl_max_u32(c->n_coded, due);
     return KVCL_OK;
@@ -296,8 +317,8 @@ static kvcl_status take_layer(kvcl_cache *c, kvcl_queue *q, uint32_t layer, cons
     uint32_t begin = c->l.opt.n_tiers && end > slots ? end - slots : 0;
     begin = kvcl_max_u32(begin, c->n_tokens / KVCL_PAGE_TOKENS);
     if (c->l.opt.n_tiers) {
-        kvcl_tier_rows rows = {src, 0, n / KVCL_PAGE_TOKENS, kvcl_view_of(from->metric)};
-        KVCL_TRY(code_pages(c, q, layer, &rows, kvcl_cache_pages_due(c, n)));
+        kvcl_tier_rows rows = {src, 0, n / KVCL_PAGE_TOKENS, {0}, &c->l.staging};
+        KVCL_TRY(code_pages(c, q, layer, rows, from, kvcl_cache_pages_due(c, n)));
         KVCL_TRY(n >= KVCL_PAGE_TOKENS ? keep_sink(c, q, layer, src, 0) : KVCL_OK);
     }
     return kvcl_raw_pages_copy(q, src, 0, &c->l.hot, layer, begin, end);
@@ -312,11 +333,8 @@ kvcl_status kvcl_cache_layer_end(kvcl_cache *c, kvcl_queue *q, uint32_t layer)
 
 kvcl_status kvcl_cache_layer_take(kvcl_cache *c, kvcl_queue *q, uint32_t layer, kvcl_cache *from)
 {
-    const kvcl_cache_options *a = &c->l.opt, *b = &from->l.opt;
-    KVCL_CHECK(c->dev->ctx,
-               a->type_k == b->type_k && a->type_v == b->type_v && a->n_ctx == b->n_ctx &&
-                   (!c->l.hot.has_ku || from->l.staging.has_ku) && (!c->metric || from->metric),
-               KVCL_E_ARG, "sessions that share a prompt must agree in context and raw types");
+    KVCL_CHECK(c->dev->ctx, kvcl_cache_layout_serves(&from->l, &c->l), KVCL_E_ARG,
+               "sessions that share a prompt must agree in context and raw types");
     c->n_step = from->n_step;
     return take_layer(c, q, layer, from, c->n_step);
 }

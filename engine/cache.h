@@ -54,13 +54,20 @@ typedef struct kvcl_cache_layout {
     kvcl_tier_setup setups[KVCL_CACHE_TIERS];
     kvcl_tier tiers[KVCL_CACHE_TIERS];
     size_t ml_bytes, o_bytes;
-    size_t metric_bytes; /* moments of a layer's queries, where a tier's codec learns */
+    /* moments of a layer's queries, where tiers' codecs learn: one for each number of tokens from
+     * the first on (UINT32_MAX: all) that some tier learns from */
+    uint32_t n_metrics, metric_tokens[KVCL_CACHE_TIERS];
+    size_t metric_bytes; /* of one */
 } kvcl_cache_layout;
 
 /* E_ARG or E_UNSUPPORTED with a sentence when the options cannot be.  rope_bytes: of the rotation
  * table. */
 kvcl_status kvcl_cache_layout_make(kvcl_dev *dev, const kvcl_cache_options *opt, size_t rope_bytes,
                                    kvcl_cache_layout *out);
+/* May a cache of the second layout be filled from a prompt that one of the first computes? */
+bool kvcl_cache_layout_serves(const kvcl_cache_layout *from, const kvcl_cache_layout *to);
+/* Which of the metrics is that of `tokens` tokens; n_metrics when there is none. */
+uint32_t kvcl_cache_layout_metric(const kvcl_cache_layout *l, uint32_t tokens);
 /* Bytes of partials, tables and (with `there`) what tier i needs on its own device. */
 size_t kvcl_cache_layout_scratch(const kvcl_cache_layout *l);
 

@@ -11,16 +11,22 @@ static kvcl_view rows_from(kvcl_view v, uint32_t i, uint32_t stride)
 
 /* The moments of queries that come with a prompt's keys: what a basis is good for. */
 static kvcl_status count_queries(kvcl_cache *c, kvcl_queue *q, kvcl_view qkv, uint32_t stride,
-                                 uint32_t n)
+                                 uint32_t n, uint32_t pos0)
 {
     const kvcl_kv_shape *sh = &c->l.opt.shape;
-    return kvcl_op_gram_rows(q, &(kvcl_gram_rows_args){.x = qkv,
-                                                       .gram = kvcl_view_of(c->metric),
-                                                       .n = n,
-                                                       .stride = stride,
-                                                       .n_q_heads = sh->n_q_heads,
-                                                       .n_kv_heads = sh->n_kv_heads,
-                                                       .head_dim = sh->head_dim});
+    kvcl_gram_rows_args a = {.x = qkv,
+                             .stride = stride,
+                             .n_q_heads = sh->n_q_heads,
+                             .n_kv_heads = sh->n_kv_heads,
+                             .head_dim = sh->head_dim};
+    for (uint32_t i = 0; i < c->l.n_metrics; i++) {
+        uint32_t end = c->l.metric_tokens[i];
+        a.gram = kvcl_cache_metric(c, i);
+        a.n = pos0 < end ? kvcl_min_u32(n, end - pos0) : 0;
+        if (a.n)
+            KVCL_TRY(kvcl_op_gram_rows(q, &a));
+    }
+    return KVCL_OK;
 }
 
 kvcl_status kvcl_cache_store(kvcl_cache *c, kvcl_queue *q, uint32_t layer, kvcl_view qkv,
@@ -29,7 +35,7 @@ kvcl_status kvcl_cache_store(kvcl_cache *c, kvcl_queue *q, uint32_t layer, kvcl_
     const kvcl_kv_shape *sh = &c->l.opt.shape;
     const kvcl_raw_pages *raw = kvcl_cache_raw(c, &layer);
     if (kvcl_cache_counts_queries(c))
-        KVCL_TRY(count_queries(c, q, qkv, stride, n));
+        KVCL_TRY(count_queries(c, q, qkv, stride, n, pos0));
     for (uint32_t i = 0, m; i < n; i += m) {
         uint32_t page = (pos0 + i) / KVCL_PAGE_TOKENS;
         uint32_t end = (pos0 + n - 1) / KVCL_PAGE_TOKENS + 1;

@@ -9,7 +9,7 @@ struct kvcl_cache {
     kvcl_cache_layout l; /* sizes and, once created, memory */
     kvcl_cache_rope rope;
     kvcl_buf *ml, *o;
-    kvcl_buf *metric;  /* f32 [Hk][D][D]: moments of the prompt's queries at one layer; or NULL */
+    kvcl_buf *metric;  /* f32 [n_metrics][Hk][D][D]: moments of the prompt's queries at one layer */
     kvcl_queue *coder; /* a second queue of the device, or NULL: the caller's is used */
 
     uint32_t n_tokens;
@@ -36,6 +36,12 @@ static inline uint32_t kvcl_cache_pages_due(const kvcl_cache *c, uint32_t n)
 static inline bool kvcl_cache_counts_queries(const kvcl_cache *c)
 {
     return c->metric && c->in_prompt && c->n_coded == 0;
+}
+
+/* One of c->metric. */
+static inline kvcl_view kvcl_cache_metric(const kvcl_cache *c, uint32_t i)
+{
+    return (kvcl_view){c->metric, i * c->l.metric_bytes, c->l.metric_bytes};
 }
 
 /* Where this step's raw rows are: staging during a prompt. */

@@ -19,12 +19,35 @@ static bool any_lossy(const kvcl_cache_layout *l)
     return lossy;
 }
 
-static bool learns(const kvcl_cache_layout *l)
+uint32_t kvcl_cache_layout_metric(const kvcl_cache_layout *l, uint32_t tokens)
 {
-    for (uint32_t i = 0; i < l->opt.n_tiers; i++)
-        if (l->setups[i].plan.basis_bytes)
-            return true;
-    return false;
+    uint32_t i = 0;
+    while (i < l->n_metrics && l->metric_tokens[i] != tokens)
+        i++;
+    return i;
+}
+
+static void add_metrics(kvcl_cache_layout *l)
+{
+    const kvcl_kv_shape *s = &l->opt.shape;
+    l->metric_bytes = (size_t)s->n_kv_heads * s->head_dim * s->head_dim * sizeof(float);
+    for (uint32_t i = 0; i < l->opt.n_tiers; i++) {
+        uint32_t tokens = kvcl_codec_learn_tokens(&l->setups[i].plan);
+        if (tokens && kvcl_cache_layout_metric(l, tokens) == l->n_metrics)
+            l->metric_tokens[l->n_metrics++] = tokens;
+    }
+}
+
+bool kvcl_cache_layout_serves(const kvcl_cache_layout *from, const kvcl_cache_layout *to)
+{
+    const kvcl_cache_options *a = &from->opt, *b = &to->opt;
+    if (a->type_k != b->type_k || a->type_v != b->type_v || a->n_ctx != b->n_ctx ||
+        (to->hot.has_ku && !from->staging.has_ku))
+        return false;
+    for (uint32_t i = 0; i < to->n_metrics; i++)
+        if (kvcl_cache_layout_metric(from, to->metric_tokens[i]) == from->n_metrics)
+            return false;
+    return true;
 }
 
 static kvcl_status check(kvcl_ctx *ctx, const kvcl_cache_options *o)
@@ -78,6 +101,8 @@ static kvcl_status make_tier(kvcl_cache_layout *l, kvcl_dev *dev, uint32_t i, si
     s->n_queries = l->n_queries;
     s->n_parts = l->n_parts;
     s->rope.bytes = rope_bytes;
+    s->type_k = l->opt.type_k;
+    s->type_v = l->opt.type_v;
     return kvcl_tier_init(s, &l->tiers[i]);
 }
 
@@ -120,9 +145,7 @@ kvcl_status kvcl_cache_layout_make(kvcl_dev *dev, const kvcl_cache_options *opt,
     l.n_queries = kvcl_max_u32(1, (uint32_t)kvcl_min_size(fits, opt->n_batch));
     l.ml_bytes = l.n_queries * per_query * 2;
     l.o_bytes = l.n_queries * per_query * opt->shape.head_dim;
-    if (learns(&l))
-        l.metric_bytes = (size_t)opt->shape.n_kv_heads * opt->shape.head_dim * opt->shape.head_dim *
-                         sizeof(float);
+    add_metrics(&l);
     for (uint32_t i = 0; i < opt->n_tiers; i++)
         KVCL_TRY(make_tier(&l, dev, i, rope_bytes));
     KVCL_TRY(make_raw(&l, dev));
@@ -135,7 +158,7 @@ static size_t table_bytes(const kvcl_raw_pages *r) { return r->map.n_pages * siz
 size_t kvcl_cache_layout_scratch(const kvcl_cache_layout *l)
 {
     size_t n = l->ml_bytes + l->o_bytes + table_bytes(&l->hot) + table_bytes(&l->sink) +
-               table_bytes(&l->staging) + l->metric_bytes;
+               table_bytes(&l->staging) + l->n_metrics * l->metric_bytes;
     for (uint32_t i = 0; i < l->opt.n_tiers; i++)
         n += kvcl_tier_scratch_bytes(&l->setups[i], &l->tiers[i], false);
     return n;
@@ -179,6 +202,11 @@ static void tier_stats(const kvcl_cache *c, uint32_t i, uint32_t n_tokens, kvcl_
         out->part_bytes[p] = slots * t->plan.part_bytes[p];
     }
     out->bits_per_elem = t->plan.bits_per_elem;
+    for (uint32_t layer = 0; t->drift && layer < t->n_layers; layer++) {
+        out->n_refreshes += t->drift[layer].n_refreshes;
+        out->error_learned += t->drift[layer].usual / t->n_layers;
+        out->error_now += t->drift[layer].now / t->n_layers;
+    }
 }
 
 void kvcl_cache_stats_get(const kvcl_cache *c, kvcl_cache_stats *out)

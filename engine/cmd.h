@@ -230,6 +230,9 @@ kvcl_status kvcl_app_open_wished(kvcl_app *app, const kvcl_cache_wish *wish,
 /* With -v: bytes and bits of each tier as they are now, on stderr. */
 void kvcl_app_note_cache(const kvcl_app *app, const kvcl_session *session);
 
+/* With -v: how often the bases of tiers were learned anew, and the errors that decide it. */
+void kvcl_app_note_drift(const kvcl_app *app, const char *who, const kvcl_session *session);
+
 /* Prints "kvcl: sentence" and returns the exit code of st (0 for KVCL_OK, printing nothing). */
 int kvcl_app_finish(kvcl_app *app, kvcl_status st);
 /* Flushes standard output; a full disk or closed pipe there is a failure of the program. */

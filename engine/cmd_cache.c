@@ -280,6 +280,20 @@ kvcl_status kvcl_app_open_session(kvcl_app *app, const kvcl_cache_opts *cache,
     return kvcl_app_open_wished(app, &wish, s);
 }
 
+void kvcl_app_note_drift(const kvcl_app *app, const char *who, const kvcl_session *session)
+{
+    kvcl_cache_stats st;
+    kvcl_session_cache_stats(session, &st);
+    for (uint32_t i = 0; i < st.n_tiers && app->common->verbose > 0; i++)
+        if (st.tiers[i].error_learned > 0)
+            kvcl_app_note(
+                app,
+                "  %s %s tier: bases learned anew %u times (all layers); relative squared "
+                "error %.4f of what was learned from, %.4f of the last pages",
+                who, st.tiers[i].tier, st.tiers[i].n_refreshes, st.tiers[i].error_learned,
+                st.tiers[i].error_now);
+}
+
 /* Every name of memory with its bytes as the devices count them, then the process. */
 static void note_memory(const kvcl_app *app, const kvcl_session *session)
 {
@@ -310,6 +324,7 @@ void kvcl_app_note_cache(const kvcl_app *app, const kvcl_session *session)
                       t->tier, t->n_tokens, t->capacity, size, t->codec, t->device,
                       t->bits_per_elem);
     }
+    kvcl_app_note_drift(app, "", session);
     kvcl_show_size(st.total_bytes, size, sizeof size);
     kvcl_show_size(st.read_bytes, read, sizeof read);
     kvcl_app_note(app,

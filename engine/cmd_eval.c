@@ -76,6 +76,15 @@ static const kvcl_opt options[] = {
      .max = 32,
      .def = "8",
      .help = "first tokens that stay raw"},
+    {.names = {"--prompt-step"},
+     .kind = KVCL_OPT_INT,
+     AT(n_step),
+     .arg = "N",
+     .max = 16777216,
+     .help =
+         "feed places and prompts as prompts of N tokens one after the other, each configuration "
+         "by itself: later ones meet compressed tokens, and what is learned comes from the "
+         "first; 0: at once"},
     KVCL_ROWS_CACHE(kvcl_eval_opts),
     KVCL_ROWS_CACHE_TYPES(kvcl_eval_opts),
     {.kind = KVCL_OPT_HEADING, .help = "Report"},

@@ -6,7 +6,7 @@
 
 #define KVCL_EVAL_CONFIGS 48 /* the exact one included */
 #define KVCL_EVAL_FILES 8    /* texts, and retrieval files */
-#define KVCL_EVAL_NAME 32
+#define KVCL_EVAL_NAME 48
 
 typedef struct kvcl_eval_opts {
     kvcl_common_opts common;
@@ -14,7 +14,7 @@ typedef struct kvcl_eval_opts {
     kvcl_cache_opts cache;
     kvcl_opt_list texts, retrieval;
     const char *grid, *codecs, *csv, *plots, *resume;
-    int64_t n_places, n_positions, n_hot, n_sinks;
+    int64_t n_places, n_positions, n_hot, n_sinks, n_step;
     bool json;
 } kvcl_eval_opts;
 
@@ -46,9 +46,10 @@ kvcl_status kvcl_eval_configs_plan(kvcl_app *app, const kvcl_eval_opts *o, uint3
 /* Sessions of those that `wanted` marks; the exact one's always. */
 kvcl_status kvcl_eval_configs_open(kvcl_app *app, const bool *wanted, kvcl_eval_configs *c);
 void kvcl_eval_configs_close(kvcl_eval_configs *c);
-/* Prefills tokens once for all open sessions, which are emptied first. */
-kvcl_status kvcl_eval_configs_prefill(kvcl_app *app, kvcl_eval_configs *c, const int32_t *tokens,
-                                      size_t n, const char *what);
+/* Prefills tokens once for all open sessions, which are emptied first; n_step: for each by itself,
+ * as prompts of so many tokens, one after the other; 0: as one. */
+kvcl_status kvcl_eval_configs_prefill(kvcl_app *app, kvcl_eval_configs *c, uint32_t n_step,
+                                      const int32_t *tokens, size_t n, const char *what);
 
 /* ---- what is measured ---------------------------------------------------------------------- */
 

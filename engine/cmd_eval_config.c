@@ -230,20 +230,36 @@ void kvcl_eval_configs_close(kvcl_eval_configs *c)
     }
 }
 
-kvcl_status kvcl_eval_configs_prefill(kvcl_app *app, kvcl_eval_configs *c, const int32_t *tokens,
-                                      size_t n, const char *what)
+static kvcl_status prefill_by_steps(kvcl_session *s, uint32_t n_step, const int32_t *tokens,
+                                    uint32_t n, kvcl_progress *progress)
+{
+    for (uint32_t i = 0, some; i < n; i += some) {
+        some = kvcl_min_u32(n_step, n - i);
+        KVCL_TRY(kvcl_session_prefill(s, tokens + i, some, 0, NULL, NULL, NULL));
+        if (!kvcl_progress_prefill(progress, i + some, n))
+            return KVCL_E_INTERRUPTED;
+    }
+    return KVCL_OK;
+}
+
+kvcl_status kvcl_eval_configs_prefill(kvcl_app *app, kvcl_eval_configs *c, uint32_t n_step,
+                                      const int32_t *tokens, size_t n, const char *what)
 {
     kvcl_session *all[KVCL_EVAL_CONFIGS];
     uint32_t n_all = 0;
     kvcl_progress progress;
+    kvcl_status st = KVCL_OK;
     for (size_t i = 0; i < c->n; i++)
         if (c->list[i].session) {
             all[n_all++] = c->list[i].session;
             KVCL_TRY(kvcl_session_rewind(c->list[i].session, 0));
         }
     kvcl_progress_init(&progress, app, what, "prompt tokens");
-    kvcl_status st = kvcl_session_prefill_shared(all, n_all, tokens, (uint32_t)n, 0, NULL,
-                                                 kvcl_progress_prefill, &progress);
+    if (!n_step)
+        st = kvcl_session_prefill_shared(all, n_all, tokens, (uint32_t)n, 0, NULL,
+                                         kvcl_progress_prefill, &progress);
+    for (uint32_t i = 0; i < n_all && n_step && st == KVCL_OK; i++)
+        st = prefill_by_steps(all[i], n_step, tokens, (uint32_t)n, &progress);
     kvcl_progress_end(&progress);
     return st;
 }

@@ -271,7 +271,8 @@ static kvcl_status ask_all(asking *a, const bool *wanted)
     const kvcl_eval_prompt *p = &e->prompts[a->prompt];
     char what[64];
     snprintf(what, sizeof what, "prompt %zu of %zu:", a->prompt + 1, e->n_prompts);
-    KVCL_TRY(kvcl_eval_configs_prefill(&e->app, &e->configs, p->tokens, p->n_context, what));
+    KVCL_TRY(kvcl_eval_configs_prefill(&e->app, &e->configs, (uint32_t)e->o->n_step, p->tokens,
+                                       p->n_context, what));
     KVCL_TRY(ask_exact(a));
     for (size_t c = 1; c < e->configs.n; c++)
         if (wanted[c])

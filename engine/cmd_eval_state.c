@@ -94,6 +94,8 @@ static uint64_t start_key(const kvcl_eval *e, size_t config, const char *kind)
     uint64_t h = kvcl_stats_hash(e->model_hash, kind, strlen(kind) + 1);
     h = kvcl_stats_hash(h, device, strlen(device) + 1);
     h = kvcl_stats_hash(h, c->words, strlen(c->words) + 1);
+    if (e->o->n_step)
+        h = kvcl_stats_hash(h, &e->o->n_step, sizeof e->o->n_step);
     return kvcl_stats_hash(h, &c->opt.type_k, sizeof c->opt.type_k);
 }
 

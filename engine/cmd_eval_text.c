@@ -177,6 +177,7 @@ static void take_stats(measure *m)
     m->row->bits_all = s.bits_per_elem_all;
     m->row->bytes = kvcl_session_cache_bytes(c->session);
     m->row->read = s.read_bytes;
+    kvcl_app_note_drift(&m->e->app, c->name, c->session);
 }
 
 static kvcl_status decode_all(measure *m)
@@ -238,8 +239,8 @@ static kvcl_status measure_place(measure *m)
     m->first = e->n_ctx - e->n_positions;
     snprintf(what, sizeof what, "place %zu of %u:", m->place + 1, e->n_places);
     KVCL_TRY(kvcl_eval_configs_open(&e->app, wanted, &e->configs));
-    KVCL_TRY(kvcl_eval_configs_prefill(&e->app, &e->configs, e->places[m->place].tokens, m->first,
-                                       what));
+    KVCL_TRY(kvcl_eval_configs_prefill(&e->app, &e->configs, (uint32_t)e->o->n_step,
+                                       e->places[m->place].tokens, m->first, what));
     kvcl_progress_init(&progress, &e->app, what, "steps");
     progress.total = (n_wanted + !wanted[0]) * (uint64_t)e->n_positions;
     m->progress = &progress;

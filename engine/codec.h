@@ -13,7 +13,7 @@
 
 #include "dev.h"
 
-#define KVCL_CODEC_NAME_CAP 32
+#define KVCL_CODEC_NAME_CAP 48
 #define KVCL_CODEC_PARTS 4
 
 /* What a layer's keys and values look like, and how keys are rotated. */
@@ -30,6 +30,10 @@ typedef struct kvcl_codec_spec {
     uint32_t bits_k, bits_v; /* quant; spectral: in quarters of a bit */
     uint32_t fold;           /* spectral, rest: tokens of a slot */
     uint32_t rate;           /* rest: hundredths of a bit */
+    uint32_t first;          /* of codecs that learn: the tokens, whole pages, that they learn from
+                              * at most; 0: all that are there */
+    uint32_t again;          /* hundredths: the basis is learned anew when pages cost so much more
+                              * than those it was learned from; 0: never */
     kvcl_quant_form form;
     uint32_t slot_tokens;    /* holo; factor: 0 */
     uint32_t rank_k, rank_v; /* factor */
@@ -122,13 +126,21 @@ typedef struct kvcl_codec_ops {
                          const kvcl_codec_moments *moments, void *basis_out);
 } kvcl_codec_ops;
 
+/* The tokens from the first on that a codec learns from at most: UINT32_MAX without "/firstN"; 0:
+ * it learns nothing. */
+static inline uint32_t kvcl_codec_learn_tokens(const kvcl_codec_plan *p)
+{
+    return !p->basis_bytes ? 0 : p->spec.first ? p->spec.first : UINT32_MAX;
+}
+
 extern const kvcl_codec_ops kvcl_codec_raw_ops, kvcl_codec_quant_ops, kvcl_codec_block_ops,
     kvcl_codec_spectral_ops, kvcl_codec_rest_ops, kvcl_codec_holo_ops;
 
 /* For parse(): past `word` at the front of `text`; false, nothing moved, when something else is
  * there. */
 bool kvcl_codec_take_word(const char **text, const char *word);
-/* Any codec by name; E_ARG with the list of names when there is none such. */
+/* Any codec by name, with "/firstN" and "/againR" behind it or not; E_ARG with the list of names
+ * when there is none such. */
 kvcl_status kvcl_codec_parse(kvcl_ctx *ctx, const char *name, kvcl_codec_spec *out);
 /* All names that stand for something different, for help and sweeps; NULL at the end. */
 const char *const *kvcl_codec_names(void);

@@ -257,19 +257,25 @@ void kvcl_session_free(kvcl_session *session);
 uint32_t kvcl_session_n_tokens(const kvcl_session *session);
 uint32_t kvcl_session_n_ctx(const kvcl_session *session);
 /* Forgets all tokens from position n_tokens on.  With lossy tiers: into the hot window, or to 0;
- * E_ARG, nothing forgotten, for what lies between (those tokens' exact rows are gone). */
+ * E_ARG, nothing forgotten, for what lies between (those tokens' exact rows are gone).  A basis
+ * that was learned anew meanwhile ("/againR") stays. */
 kvcl_status kvcl_session_rewind(kvcl_session *session, uint32_t n_tokens);
 /* Copies a session with all its tokens: both go on from the same bits. */
 kvcl_status kvcl_session_fork(kvcl_session *session, kvcl_session **out);
 
 typedef struct kvcl_tier_stats {
-    char tier[8], device[64], codec[32];
+    char tier[8], device[64], codec[48];
     uint32_t n_tokens; /* that the next query reads here */
     uint32_t capacity; /* tokens its pages have room for */
     uint64_t bytes;    /* allocated for pages */
     const char *part_name[4];
     uint64_t part_bytes[4]; /* their sum is bytes */
     double bits_per_elem;   /* of a whole page */
+    /* where the codec's bases follow the text ("/againR"), over all layers: times that one was
+     * learned anew; relative squared error of keys and values, their mean, of pages that were
+     * learned from and of the last ones; else 0 */
+    uint32_t n_refreshes;
+    double error_learned, error_now;
 } kvcl_tier_stats;
 
 /* All bytes are those that are allocated, all layers together. */
@@ -294,7 +300,7 @@ uint64_t kvcl_session_cache_bytes(const kvcl_session *session);
 /* Memory that a session will ask for, told before anything is allocated. */
 #define KVCL_PLAN_ROWS 24
 typedef struct kvcl_plan_row {
-    char device[64], what[48]; /* "cold tier, quant4" */
+    char device[64], what[64]; /* "cold tier, quant4" */
     uint64_t bytes;
 } kvcl_plan_row;
 
@@ -325,7 +331,8 @@ kvcl_status kvcl_session_prefill(kvcl_session *session, const int32_t *tokens, u
                                  uint32_t n_logits, float *logits, kvcl_prefill_fn progress,
                                  void *user);
 /* The same for several empty sessions of one engine and one length at once: the prompt is computed
- * once (exactly, as always) and every session's tiers are filled from it.  For comparisons. */
+ * once (exactly, as always) for all whose codecs learn from the same tokens, and these sessions'
+ * tiers are filled from it.  All are empty when it fails.  For comparisons. */
 kvcl_status kvcl_session_prefill_shared(kvcl_session *const *sessions, uint32_t n_sessions,
                                         const int32_t *tokens, uint32_t n_tokens, uint32_t n_logits,
                                         float *logits, kvcl_prefill_fn progress, void *user);

@@ -136,19 +136,50 @@ kvcl_status kvcl_session_prefill(kvcl_session *s, const int32_t *tokens, uint32_
     return kvcl_cache_is_tiered(s->cache) ? tiered(&s, 1, &p) : by_chunks(s, &p);
 }
 
-/* The tiered session that has all that the others want comes first: keys before rotation, moments
- * of queries. */
-static uint32_t pick_leader(kvcl_session *const *sessions, uint32_t n)
+/* The tiered session of the n in `left` that has most of what others may want: keys before
+ * rotation, moments of queries.  n when none is tiered. */
+static uint32_t pick_leader(kvcl_session *const *left, uint32_t n)
 {
-    uint32_t best = n;
-    int best_has = -1;
+    uint32_t best = n, best_has = 0;
     for (uint32_t i = 0; i < n; i++) {
-        const kvcl_cache_layout *l = kvcl_cache_get_layout(sessions[i]->cache);
-        int has = (l->staging.has_ku ? 1 : 0) + (l->metric_bytes ? 1 : 0);
+        const kvcl_cache_layout *l = kvcl_cache_get_layout(left[i]->cache);
+        uint32_t has = 1 + (l->staging.has_ku ? 1u : 0u) + l->n_metrics;
         if (l->opt.n_tiers && has > best_has)
             best = i, best_has = has;
     }
     return best;
+}
+
+/* Moves a leader and those that it serves to the front of `left`; returns how many these are.  0:
+ * none is tiered. */
+static uint32_t gather(kvcl_session **left, uint32_t n)
+{
+    uint32_t leader = pick_leader(left, n), n_served = 1;
+    if (leader == n)
+        return 0;
+    kvcl_session *first = left[leader];
+    left[leader] = left[0];
+    left[0] = first;
+    for (uint32_t i = 1; i < n; i++) {
+        kvcl_session *s = left[i];
+        if (!kvcl_cache_layout_serves(kvcl_cache_get_layout(first->cache),
+                                      kvcl_cache_get_layout(s->cache)))
+            continue;
+        left[i] = left[n_served];
+        left[n_served++] = s;
+    }
+    return n_served;
+}
+
+/* Those that no other one serves compute the prompt for themselves. */
+static kvcl_status by_groups(kvcl_session **left, uint32_t n, const kvcl_prompt *p)
+{
+    for (uint32_t some; n > 0; left += some, n -= some) {
+        some = gather(left, n);
+        KVCL_TRY(some ? tiered(left, some, p) : by_chunks(left[0], p));
+        some = kvcl_max_u32(some, 1);
+    }
+    return KVCL_OK;
 }
 
 #define SHARED_MAX 64
@@ -169,16 +200,10 @@ kvcl_status kvcl_session_prefill_shared(kvcl_session *const *sessions, uint32_t 
                        kvcl_session_n_tokens(sessions[i]) == 0,
                    KVCL_E_ARG, "sessions that share a prompt must be empty and of one engine");
     KVCL_TRY(check(sessions[0], &p));
-    uint32_t leader = pick_leader(sessions, n_sessions);
-    if (leader == n_sessions) {
-        for (uint32_t i = 0; i < n_sessions; i++)
-            KVCL_TRY(by_chunks(sessions[i], &p));
-        return KVCL_OK;
-    }
     kvcl_session *order[SHARED_MAX];
-    order[0] = sessions[leader];
-    for (uint32_t i = 0, at = 1; i < n_sessions; i++)
-        if (i != leader)
-            order[at++] = sessions[i];
-    return tiered(order, n_sessions, &p);
+    memcpy(order, sessions, n_sessions * sizeof(kvcl_session *));
+    kvcl_status st = by_groups(order, n_sessions, &p);
+    for (uint32_t i = 0; i < n_sessions && st != KVCL_OK; i++)
+        (void)kvcl_session_rewind(sessions[i], 0);
+    return st;
 }

@@ -29,7 +29,7 @@ kvcl_status kvcl_tier_init(const kvcl_tier_setup *s, kvcl_tier *out)
                                       .n_slots = KVCL_TIER_BOUNCE,
                                       .pages_per_segment = KVCL_TIER_BOUNCE,
                                       .n_segments = 1};
-    return KVCL_OK;
+    return kvcl_tier_init_refresh(s, out);
 }
 
 size_t kvcl_tier_page_bytes(const kvcl_tier *t)
@@ -79,6 +79,7 @@ size_t kvcl_tier_scratch_bytes(const kvcl_tier_setup *s, const kvcl_tier *t, boo
     n += kvcl_tier_work_bytes(s, &t->plan, there);
     if (!there)
         n += (t->plan.lossy ? bad_bytes(t) : 0) + kvcl_tier_learn_bytes(&t->plan) +
+             kvcl_tier_refresh_bytes(t) +
              (remote ? KVCL_TIER_BOUNCE * (t->plan.page_bytes + sizeof(int32_t)) : 0);
     else if (remote)
         n += s->rope.bytes + query_bytes(s) + ml_bytes(s) / 2 * (2 + s->plan.shape.head_dim) +
@@ -141,6 +142,7 @@ kvcl_status kvcl_tier_create(const kvcl_tier_setup *s, kvcl_queue *main, kvcl_ti
     KVCL_TRY(create_pools(t, uses.pages));
     KVCL_TRY(create_means(t, s->main_dev, uses.means));
     KVCL_TRY(kvcl_tier_create_learn(s, main, uses.bases, t));
+    KVCL_TRY(kvcl_tier_create_refresh(s, main, t));
     KVCL_TRY(kvcl_tier_create_work(s, main, uses.travel, t));
     if (t->plan.lossy) {
         KVCL_TRY(kvcl_buf_create(s->main_dev, bad_bytes(t), KVCL_USE_SCRATCH, &t->bad));
@@ -161,6 +163,7 @@ void kvcl_tier_free(kvcl_ctx *ctx, kvcl_tier *t)
                        t->fault,     t->attend_work, t->tables_there};
     for (uint32_t i = 0; i < kvcl_array_len(all); i++)
         kvcl_buf_free(all[i]);
+    kvcl_tier_free_refresh(ctx, t);
     kvcl_page_map_free(ctx, &t->map);
     kvcl_page_map_free(ctx, &t->bounce_map);
     kvcl_mem_free(ctx, t->host);
@@ -186,6 +189,7 @@ kvcl_status kvcl_tier_copy(kvcl_tier *dst, const kvcl_tier *src, kvcl_queue *mai
     KVCL_TRY(copy_all(main, dst->basis, src->basis));
     KVCL_TRY(copy_all(main, dst->sums, src->sums));
     KVCL_TRY(copy_all(main, dst->means, src->means));
+    KVCL_TRY(kvcl_tier_copy_refresh(dst, src, main));
     return q == main ? KVCL_OK : kvcl_queue_wait(q);
 }
 
@@ -335,16 +339,13 @@ static kvcl_status follow_means(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
     return add_sums(t, q, layer, rows, kvcl_max_u32(page, 1), page + *n);
 }
 
-kvcl_status kvcl_tier_encode(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
-                             const kvcl_tier_rows *rows, uint32_t begin, uint32_t end)
+kvcl_status kvcl_tier_encode_pages(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
+                                   const kvcl_tier_rows *rows, uint32_t begin, uint32_t end)
 {
-    bool learns = t->plan.basis_bytes > 0;
-    if (learns && begin == 0 && end > 0)
-        KVCL_TRY(kvcl_tier_learn(t, q, layer, rows));
     for (uint32_t page = begin, n; page < end; page += n) {
         n = kvcl_page_map_run(&rows->pages->map, page, end);
         n = kvcl_page_map_run(&t->map, page, page + n);
-        if (t->plan.wants_means && !learns)
+        if (t->plan.wants_means && !t->plan.basis_bytes)
             KVCL_TRY(follow_means(t, q, layer, rows, page, &n));
         kvcl_codec_raw raw = kvcl_tier_source(t, rows->pages, rows->layer, page, n);
         if (t->queue) {
@@ -357,6 +358,20 @@ kvcl_status kvcl_tier_encode(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
         }
     }
     return KVCL_OK;
+}
+
+kvcl_status kvcl_tier_encode(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
+                             const kvcl_tier_rows *rows, uint32_t begin, uint32_t end)
+{
+    if (t->plan.basis_bytes && begin == 0 && end > 0) {
+        kvcl_tier_rows first = *rows;
+        if (t->plan.spec.first)
+            first.n_learn = kvcl_min_u32(first.n_learn, t->plan.spec.first / KVCL_PAGE_TOKENS);
+        KVCL_TRY(kvcl_tier_learn(t, q, layer, &first));
+        KVCL_TRY(kvcl_tier_note_learned(t, q, layer, &first));
+    }
+    KVCL_TRY(kvcl_tier_encode_pages(t, q, layer, rows, begin, end));
+    return kvcl_tier_follow(t, q, layer, rows, begin, end);
 }
 
 kvcl_status kvcl_tier_check(kvcl_tier *t, kvcl_queue *q, uint32_t begin, uint32_t end)

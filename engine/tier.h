@@ -14,6 +14,16 @@
 /* Pages that travel to another device at once. */
 #define KVCL_TIER_BOUNCE 8
 
+/* How well a layer's basis suits its pages: relative squared errors of K and V, the mean of both.
+ */
+typedef struct kvcl_tier_drift {
+    uint32_t n_learned;   /* pages that the basis was learned from */
+    uint32_t n_refreshes; /* times that it was learned anew */
+    uint32_t n_usual;     /* pages that `usual` is the mean of */
+    double usual, now;    /* of pages that were learned from; of the last ones */
+    bool has_metric;
+} kvcl_tier_drift;
+
 typedef struct kvcl_tier {
     const char *name; /* "warm", "cold" */
     kvcl_codec_plan plan;
@@ -37,6 +47,12 @@ typedef struct kvcl_tier {
     kvcl_buf *tables, *encode_work; /* of codecs that want them */
     kvcl_view rope;                 /* on the tier's device */
 
+    /* where bases follow the text (tier_refresh.c) */
+    kvcl_tier_drift *drift; /* [n_layers] on the host; else NULL */
+    kvcl_raw_pages echo;    /* a page that was decoded */
+    kvcl_buf *kept;         /* [n_layers]: metrics as they were when a layer was learned first */
+    unsigned char *echo_host;
+
     /* on the tier's device, where its codec wants them */
     kvcl_buf *tables_there;        /* NULL here: tables */
     kvcl_buf *attend_work, *fault; /* fault u32 [n_layers] */
@@ -56,6 +72,7 @@ typedef struct kvcl_tier_setup {
     kvcl_codec_plan plan;
     uint32_t tokens, n_layers, n_pages, n_slots, n_sink;
     uint32_t n_queries, n_parts; /* of one attend; for transfers */
+    kvcl_type type_k, type_v;    /* of exact rows */
     kvcl_view rope;              /* on the main device */
 } kvcl_tier_setup;
 
@@ -84,11 +101,14 @@ typedef struct kvcl_tier_rows {
     uint32_t layer;   /* of pages */
     uint32_t n_learn; /* pages from 0 on that are there whole: what a codec may learn from */
     kvcl_view metric; /* moments of queries (ops_fit.h), or absent */
+    const kvcl_raw_pages *room; /* one layer of all pages that may be written below `begin`; NULL:
+                                   bases stay as they are */
 } kvcl_tier_rows;
 
 /* Codes pages [begin, end) of a layer; begin is the number of pages coded so far.  Before page 0
- * is coded, the codec learns what it wants to know of the layer.  q: a queue of the main device.
- * Enqueues, but waits where a remote tier is filled or something is learned. */
+ * is coded, the codec learns what it wants to know of the layer; a basis that follows the text may
+ * be learned anew, and all pages coded again.  q: a queue of the main device.  Enqueues, but waits
+ * where a remote tier is filled or something is learned or measured. */
 kvcl_status kvcl_tier_encode(kvcl_tier *tier, kvcl_queue *q, uint32_t layer,
                              const kvcl_tier_rows *rows, uint32_t begin, uint32_t end);
 

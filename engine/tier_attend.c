@@ -107,6 +107,22 @@ kvcl_status kvcl_tier_encode_remote(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
     return KVCL_OK;
 }
 
+kvcl_status kvcl_tier_bring(kvcl_tier *t, kvcl_queue *q, kvcl_codec_pages *pages, uint32_t n)
+{
+    for (uint32_t k = 0; k < 2 * n; k++) {
+        size_t bytes = t->plan.pool_bytes[k % 2], at = (size_t)pages->slots[k / 2] * bytes;
+        if (bytes)
+            KVCL_TRY(carry(t, t->queue, pages->pool[k % 2].buf, at, q, t->bounce[k % 2],
+                           k / 2 * bytes, bytes));
+        KVCL_TRY(kvcl_queue_wait(q));
+    }
+    for (uint32_t i = 0; i < 2; i++)
+        pages->pool[i] = kvcl_view_of(t->bounce[i]);
+    pages->table = kvcl_page_map_view(&t->bounce_map, 0, n);
+    pages->slots = t->bounce_map.slots;
+    return KVCL_OK;
+}
+
 /* ---- attention ----------------------------------------------------------------------------- */
 
 /* The region cut where segments end: between blocks, so the partials are the same. */

@@ -36,6 +36,22 @@ kvcl_view kvcl_tier_mean(const kvcl_tier *t, kvcl_buf *buf, uint32_t per_layer, 
 kvcl_status kvcl_tier_add_rows(const kvcl_tier *t, kvcl_queue *q, const kvcl_codec_raw *raw,
                                kvcl_view sums);
 
+/* Pages [begin, end) to codes, with what is learned. */
+kvcl_status kvcl_tier_encode_pages(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
+                                   const kvcl_tier_rows *rows, uint32_t begin, uint32_t end);
+
+/* Bases that follow the text: sizes; bytes of scratch on the main device; memory. */
+kvcl_status kvcl_tier_init_refresh(const kvcl_tier_setup *s, kvcl_tier *t);
+size_t kvcl_tier_refresh_bytes(const kvcl_tier *t);
+kvcl_status kvcl_tier_create_refresh(const kvcl_tier_setup *s, kvcl_queue *main, kvcl_tier *t);
+void kvcl_tier_free_refresh(kvcl_ctx *ctx, kvcl_tier *t);
+kvcl_status kvcl_tier_copy_refresh(kvcl_tier *dst, const kvcl_tier *src, kvcl_queue *main);
+/* After a layer was learned first, from these rows; after its pages [begin, end) were coded. */
+kvcl_status kvcl_tier_note_learned(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
+                                   const kvcl_tier_rows *rows);
+kvcl_status kvcl_tier_follow(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
+                             const kvcl_tier_rows *rows, uint32_t begin, uint32_t end);
+
 /* Tables and work of codecs that want them: bytes on the main device or (there) on the tier's other
  * one; the memory. */
 size_t kvcl_tier_work_bytes(const kvcl_tier_setup *s, const kvcl_codec_plan *p, bool there);
@@ -48,6 +64,9 @@ kvcl_view kvcl_tier_fault(const kvcl_tier *t, uint32_t layer);
 kvcl_status kvcl_tier_create_remote(const kvcl_tier_setup *s, kvcl_queue *main, kvcl_tier *t);
 kvcl_status kvcl_tier_encode_remote(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
                                     const kvcl_codec_raw *raw);
+/* n coded pages of a remote tier, at most KVCL_TIER_BOUNCE, to the main device: *pages is then
+ * there. Waits. */
+kvcl_status kvcl_tier_bring(kvcl_tier *t, kvcl_queue *q, kvcl_codec_pages *pages, uint32_t n);
 /* A part of a buffer of the main device to the same place of one there.  Waits. */
 kvcl_status kvcl_tier_send(kvcl_tier *t, kvcl_queue *q, kvcl_view part, kvcl_buf *there);
 
