@@ -86,9 +86,9 @@ static float2 values2(place w, const kvcl_spectral_part *p, __global const uint 
         __local const int2 *x = (__local const int2 *)(w.s + c * TOKENS) + r / 2;
         float2 all = 0.0f;
         for (uint k = 0; k < FOLD; k++) {
-            uint place = p->place[k * p->D + i], bits = 8u >> (place >> 24 & 3u);
+            uint place = kvcl_spectral_place(p, k * p->D + i), bits = 8u >> (place >> 24);
             uint shift = place >> 16 & 31u, mask = (1u << bits) - 1u;
-            if (place == KVCL_SPECTRAL_NONE)
+            if (place == KVCL_NO_PLACE)
                 continue;
             __global const uint *at = words[c] + (place & 0xffffu) * SLOTS;
             int2 sum = 0;

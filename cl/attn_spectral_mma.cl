@@ -50,22 +50,19 @@ INLINE void make_levels(__local int *levels, __local uint *bytes)
 
 INLINE int level_of(uint place, uint word, __local const int *levels)
 {
-    uint plane = place >> 24 & 3u, shift = place >> 16 & 31u, mask = (1u << (8u >> plane)) - 1u;
+    uint plane = place >> 24, shift = place >> 16 & 31u, mask = (1u << (8u >> plane)) - 1u;
     int wide = (int)(word << (24u - shift & 31u)) >> 24;
     int narrow = levels[16 * plane + (word >> shift & mask & 15u)];
     return plane == 0 ? wide : narrow;
 }
 
 // First word of the codes of a place; any where there is none: their factor is 0.
-INLINE uint word_of(uint place)
-{
-    return place == KVCL_SPECTRAL_NONE ? 0 : (place & 0xffffu) * SLOTS;
-}
+INLINE uint word_of(uint place) { return place == KVCL_NO_PLACE ? 0 : (place & 0xffffu) * SLOTS; }
 
 // Levels of four slots' codes at a place, a byte each; table: its plane's levels.
 INLINE uint levels4(uint place, uint4 table, uint4 word)
 {
-    uint plane = place >> 24 & 3u, shift = place >> 16 & 31u, which = shift / 8 * 0x11u + 0x40u;
+    uint plane = place >> 24, shift = place >> 16 & 31u, which = shift / 8 * 0x11u + 0x40u;
     uint bytes =
         kvcl_pick(kvcl_pick(word.x, word.y, which), kvcl_pick(word.z, word.w, which), 0x5410);
     uint codes = bytes >> (shift & 7u) & ((1u << (8u >> plane)) - 1u) * 0x01010101u;
@@ -87,7 +84,7 @@ INLINE void load_levels(uint place, __global const uint *from, __local const int
                         __local const uint4 *tables, int *level)
 {
 #if (KVCL_SPEC & 15) == 1
-    uint four = levels4(place, tables[place >> 24 & 3u], *(__global const uint4 *)from);
+    uint four = levels4(place, tables[place >> 24], *(__global const uint4 *)from);
     level[0] = (char)four;
     level[1] = (char)(four >> 8);
     level[2] = (char)(four >> 16);
@@ -103,9 +100,9 @@ INLINE void load_levels(uint place, __global const uint *from, __local const int
 
 // Coefficients of the tile at slot `first` of a page to planes x [2][TILE][X_WORDS], low bytes
 // first.
-INLINE void make_coefficients(__global const uint *place, __global const short *factor,
-                              __global const uint *words, uint first, __local const int *levels,
-                              __local const uint4 *tables, __local uint *x)
+INLINE void make_coefficients(const kvcl_spectral_part *k, __global const uint *words, uint first,
+                              __local const int *levels, __local const uint4 *tables,
+                              __local uint *x)
 {
     for (uint at = (uint)get_local_id(0); at < X_WORDS * (TILE / FOLD / AT_ONCE); at += GROUP) {
         uint quad = at % X_WORDS, slot = at / X_WORDS * AT_ONCE;
@@ -115,8 +112,8 @@ INLINE void make_coefficients(__global const uint *place, __global const short *
             int c[AT_ONCE * FOLD];
             LOOP(uint r = 0; r < FOLD; r++)
             {
-                uint p = place[r * DIM + 4 * quad + e];
-                int f = factor[r * DIM + 4 * quad + e], level[AT_ONCE];
+                uint p = kvcl_spectral_place(k, r * DIM + 4 * quad + e);
+                int f = k->factor[r * DIM + 4 * quad + e], level[AT_ONCE];
                 load_levels(p, words + word_of(p) + first + slot, levels, tables, level);
                 LOOP(uint s = 0; s < AT_ONCE; s++) c[s * FOLD + r] = (level[s] * f + 64) >> 7;
             }
@@ -276,17 +273,16 @@ INLINE void split_weights(place w, uint c0, uint c1, __local uint *out)
 }
 
 // Component i of a page's values: sums with the weights of the four rows.
-INLINE float4 page_values(__global const uint *place, __global const short *factor,
-                          __global const uint *words, __local const uint4 *weights,
-                          __local const uint4 *tables, uint i)
+INLINE float4 page_values(const kvcl_spectral_part *v, __global const uint *words,
+                          __local const uint4 *weights, __local const uint4 *tables, uint i)
 {
     float4 all = (float4)(0.0f);
     for (uint k = 0; k < FOLD; k++) {
-        uint p = place[k * DIM + i];
+        uint p = kvcl_spectral_place(v, k * DIM + i);
         __global const uint4 *from = (__global const uint4 *)(words + word_of(p));
-        uint4 table = tables[p >> 24 & 3u];
+        uint4 table = tables[p >> 24];
         int4 high = (int4)(0), low = (int4)(0);
-        if (p == KVCL_SPECTRAL_NONE)
+        if (p == KVCL_NO_PLACE)
             continue;
 #pragma unroll 4
         for (uint q = 0; q < SLOTS / 4; q++) {
@@ -302,7 +298,7 @@ INLINE float4 page_values(__global const uint *place, __global const short *fact
             low.z = kvcl_dot4(level, l.z, low.z);
             low.w = kvcl_dot4(level, l.w, low.w);
         }
-        all = fma(convert_float4(128 * high + low), (float4)(factor[k * DIM + i]), all);
+        all = fma(convert_float4(128 * high + low), (float4)(v->factor[k * DIM + i]), all);
     }
     return all;
 }
@@ -319,7 +315,7 @@ INLINE void make_values(place w, const kvcl_spectral_part *v, ulong page_words, 
         {
             uint c = from + 4 * j;
             if (c >= c0 && c <= c1 && i < v->head.n_comp) {
-                float4 all = page_values(v->place, v->factor, v->words + page_words * w.slots[c],
+                float4 all = page_values(v, v->words + page_words * w.slots[c],
                                          weights + c * (TOKENS / 2), tables, i);
                 float4 unit = *(__local const float4 *)&STAT(FACTOR, c, 0);
                 sum[j] = *(__local const float4 *)&STAT(INVERSE, c, 0) * (all * unit);
@@ -389,7 +385,7 @@ static void make_scores(place w, tile_place tp, const kvcl_spectral_part *k, kvc
         uint c = c0 + tile / (TOKENS / TILE), t0 = tile % (TOKENS / TILE) * TILE;
         if (tile < n_tiles) {
             ulong page = page_words * w.slots[c];
-            make_coefficients(k->place, k->factor, k->words + page, t0 / FOLD, tp.levels, tp.tables,
+            make_coefficients(k, k->words + page, t0 / FOLD, tp.levels, tp.tables,
                               (__local uint *)tp.x);
             if (lid < TILE)
                 tp.steps[lid] =

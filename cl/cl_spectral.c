@@ -46,8 +46,8 @@ static kvcl_status run(kvcl_cl_launch *l, const common *c, bool vector)
 /* Local memory of the encoder for a number of tokens at a time. */
 static size_t enc_bytes(const kvcl_spectral_shape *s, uint32_t chunk)
 {
-    return sizeof(float) *
-           ((size_t)s->head_dim * (2 * chunk + 4) + (size_t)4 * ENC_LANES * chunk / s->fold);
+    size_t D = s->head_dim, floats = D * (2 * chunk + 4) + (size_t)4 * ENC_LANES * chunk / s->fold;
+    return sizeof(float) * floats + sizeof(uint16_t) * D * s->fold;
 }
 
 /* How many tokens at a time, and the memory for them: arguments of the lane shape. */

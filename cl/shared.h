@@ -217,13 +217,13 @@ typedef struct kvcl_spectral_head {
 } kvcl_spectral_head;
 /* Where things are in a part of a basis, in bytes: first the head, then these. */
 #define KVCL_SPECTRAL_HEAD 64u
-#define KVCL_SPECTRAL_NONE 0xffffffffu
+#define KVCL_SPECTRAL_NONE 0xffffu
 KVCL_FN unsigned int kvcl_spectral_synth(void) { return KVCL_SPECTRAL_HEAD; }
 KVCL_FN unsigned int kvcl_spectral_analysis(unsigned int of_v, unsigned int D)
 {
     return KVCL_SPECTRAL_HEAD + (of_v ? 0u : D * D);
 }
-KVCL_FN unsigned int kvcl_spectral_inverse(unsigned int of_v, unsigned int D)
+KVCL_FN unsigned int kvcl_spectral_places(unsigned int of_v, unsigned int D)
 {
     return KVCL_SPECTRAL_HEAD + (of_v ? 1u : 2u) * D * D;
 }
@@ -231,13 +231,11 @@ KVCL_FN unsigned int kvcl_spectral_inverse(unsigned int of_v, unsigned int D)
     KVCL_FN unsigned int kvcl_spectral_##name(unsigned int of_v, unsigned int D, \
                                               unsigned int fold)                 \
     {                                                                            \
-        return kvcl_spectral_inverse(of_v, D) + (bytes)*fold * D;                \
+        return kvcl_spectral_places(of_v, D) + (bytes)*fold * D;                 \
     }
-KVCL_SPECTRAL_TABLE(step, 4u)
-KVCL_SPECTRAL_TABLE(place, 8u)
-KVCL_SPECTRAL_TABLE(factor, 12u)
-KVCL_SPECTRAL_TABLE(order, 14u)
-KVCL_SPECTRAL_TABLE(part_bytes, 16u)
+KVCL_SPECTRAL_TABLE(factor, 2u)
+KVCL_SPECTRAL_TABLE(amp, 4u)
+KVCL_SPECTRAL_TABLE(part_bytes, 8u)
 
 /* Superposed pages (engine/ops_holo.h): is token j's sign of class c minus?  Both below 8. */
 KVCL_FN unsigned int kvcl_holo_minus(unsigned int j, unsigned int c)

@@ -4,7 +4,8 @@
 // KVCL_SPEC: tokens of a slot.  Assumes (checked by the host half): head_dim D a multiple of 32, at
 // most 256.  A group per page and head, K then V, whole slots at a time: of 8 tokens (decoder) or
 // of `chunk`, 8, 16 or 32 as the device's local memory allows (encoder).
-//   local memory: `mem`, 4 (D (2 chunk + 4) + 4 LANES chunk / FOLD) bytes, and 1 KiB (encoder);
+//   local memory: `mem`, 4 (D (2 chunk + 4) + 4 LANES chunk / FOLD) + 2 D FOLD bytes, and 1 KiB
+//   (encoder);
 //   17 KiB (decoder)
 
 #define FOLD KVCL_SPEC
@@ -32,6 +33,7 @@ typedef struct work {
     __local float4 *y;         // [D][chunk / 4 + 1]: rows around their mean; then codes
     __local float *u;          // [slot][entry]
     __local float *sums;       // [4][slot][LANES]
+    __local ushort *order;     // [D FOLD]: entry of each code
     __local float *inv;        // [slot]
     __local float *thresholds; // [plane][16], of less than 8 bits
     __local int *levels;       // [plane][16], likewise
@@ -47,6 +49,7 @@ static void place_work(work *w, __local float4 *mem, uint D, uint chunk)
     w->sums = w->u + D * chunk;
     w->chunk = chunk;
     w->slots = chunk / FOLD;
+    w->order = (__local ushort *)(w->sums + 4 * LANES * w->slots);
 }
 
 // Sum of the lanes of a slot.
@@ -127,6 +130,17 @@ static void transform(const part *p, const work *w, uint items)
     SYNC;
 }
 
+// The entry of each code.
+static void make_order(const part *p, const work *w, uint items)
+{
+    EACH(entry, FOLD * p->s.D)
+    {
+        uint place = kvcl_spectral_place(&p->s, entry);
+        if (place != KVCL_NO_PLACE)
+            w->order[kvcl_spectral_number(&p->s, place)] = (ushort)entry;
+    }
+}
+
 // Plane of code n.
 static uint plane_of(const kvcl_spectral_head *h, uint n)
 {
@@ -155,7 +169,7 @@ static void make_codes(const part *p, const work *w, __local uchar *codes, uint 
         __local const float *u = w->u + at / LANES * FOLD * p->s.D;
         float e = 0.0f;
         for (uint n = at % LANES; n < N; n += LANES) {
-            float v = u[p->s.order[n]] * p->s.inverse[n];
+            float v = u[w->order[n]] * kvcl_recip(p->s.amp[w->order[n]]);
             e = fma(v, v, e);
         }
         w->sums[at] = e;
@@ -170,8 +184,9 @@ static void make_codes(const part *p, const work *w, __local uchar *codes, uint 
     EACH(at, w->slots * N)
     {
         uint slot = at / N, n = kvcl_rest(at, slot, N), plane = plane_of(&p->s.head, n);
-        float x = w->u[slot * FOLD * p->s.D + p->s.order[n]];
-        float v = (x * p->s.inverse[n]) * (kvcl_spectral_unit(8u >> plane) * w->inv[slot]);
+        float x = w->u[slot * FOLD * p->s.D + w->order[n]];
+        float v = (x * kvcl_recip(p->s.amp[w->order[n]])) *
+                  (kvcl_spectral_unit(8u >> plane) * w->inv[slot]);
         codes[at] = (uchar)code_of(w, plane, v);
     }
     SYNC;
@@ -183,7 +198,8 @@ static void make_codes(const part *p, const work *w, __local uchar *codes, uint 
         for (uint n = at % LANES; n < N; n += LANES) {
             uint plane = plane_of(&p->s.head, n), code = codes[slot * N + n];
             int level = plane == 0 ? (int)(code ^ 128u) - 128 : w->levels[16 * plane + code];
-            float x = u[p->s.order[n]], l = (float)level * p->s.step[n];
+            float down = kvcl_recip(kvcl_spectral_unit(8u >> plane)), x = u[w->order[n]];
+            float l = (float)level * (p->s.amp[w->order[n]] * down);
             uu = fma(x, x, uu);
             ll = fma(l, l, ll);
             ul = fma(x, l, ul);
@@ -226,6 +242,7 @@ static void encode(const part *p, const work *w, uint items)
 {
     uint N = p->s.head.n_codes;
     __local uchar *codes = (__local uchar *)w->y;
+    make_order(p, w, items);
     for (uint t0 = 0; t0 < KVCL_TOKENS; t0 += w->chunk) {
         SYNC;
         load_values(p, w, t0, items);
@@ -273,7 +290,7 @@ __kernel void kvcl_spectral_enc(KVCL_SPECTRAL_PARAMS(__global const, __global), 
 // Coefficients of K or V of a head, in levels of 8 bits, to where codes of 8 bits would be.
 static void store_coefs(const part *p, const work *w, __global float *to, uint items)
 {
-    uint N = p->s.head.n_codes, slot_floats = FOLD * p->s.D;
+    uint slot_floats = FOLD * p->s.D;
     EACH(at, p->s.n_words * SLOTS * 4) { to[at] = 0.0f; }
     barrier(CLK_GLOBAL_MEM_FENCE);
     for (uint t0 = 0; t0 < KVCL_TOKENS; t0 += w->chunk) {
@@ -281,13 +298,14 @@ static void store_coefs(const part *p, const work *w, __global float *to, uint i
         load_values(p, w, t0, items);
         SYNC;
         transform(p, w, items);
-        EACH(at, w->slots * N)
+        EACH(at, w->slots * slot_floats)
         {
-            uint n = at / w->slots, slot = kvcl_rest(at, n, w->slots), entry = p->s.order[n];
-            uint place = p->s.place[entry], word = place & 0xffffu, byte = place >> 19 & 3u;
+            uint entry = at / w->slots, slot = kvcl_rest(at, entry, w->slots);
+            uint place = kvcl_spectral_place(&p->s, entry);
+            uint word = place & 0xffffu, byte = place >> 19 & 3u;
             if (place >> 24 == 0)
                 to[(word * SLOTS + t0 / FOLD + slot) * 4 + byte] =
-                    (w->u[slot * slot_floats + entry] * p->s.inverse[n]) * 32.0f;
+                    (w->u[slot * slot_floats + entry] * kvcl_recip(p->s.amp[entry])) * 32.0f;
         }
     }
     SYNC;

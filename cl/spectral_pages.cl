@@ -5,10 +5,9 @@
 typedef struct kvcl_spectral_part {
     kvcl_spectral_head head;
     __global const char *synth, *analysis; // [D/4][D][4]
-    __global const float *inverse, *step;  // by code
-    __global const uint *place;            // [k][D]
+    __global const ushort *place;          // [k][D]
     __global const short *factor;          // [k][D]
-    __global const ushort *order;          // by code
+    __global const float *amp;             // [k][D]
     __global uint *words;                  // [n_words][slots]: the last head's with the rest
     __global half *norms;                  // [slots]
     uint n_words, slots, D, of_v;
@@ -41,11 +40,9 @@ static void kvcl_spectral_of(kvcl_spectral_part *p, uint fold, uint D, uint n_kv
     p->head.quantum = h->quantum;
     p->synth = (__global const char *)basis + kvcl_spectral_synth();
     p->analysis = (__global const char *)basis + kvcl_spectral_analysis(of_v, D);
-    p->inverse = (__global const float *)(basis + kvcl_spectral_inverse(of_v, D));
-    p->step = (__global const float *)(basis + kvcl_spectral_step(of_v, D, fold));
-    p->place = (__global const uint *)(basis + kvcl_spectral_place(of_v, D, fold));
+    p->place = (__global const ushort *)(basis + kvcl_spectral_places(of_v, D));
     p->factor = (__global const short *)(basis + kvcl_spectral_factor(of_v, D, fold));
-    p->order = (__global const ushort *)(basis + kvcl_spectral_order(of_v, D, fold));
+    p->amp = (__global const float *)(basis + kvcl_spectral_amp(of_v, D, fold));
     p->words = (__global uint *)pool + (ulong)((of_v ? words_k : 0) + p->head.first_word) * slots;
     p->norms = (__global half *)(pool + (ulong)(words_k + words_v) * slots * 4) +
                ((of_v ? n_kv_heads : 0) + hk) * slots;
@@ -56,11 +53,33 @@ static void kvcl_spectral_of(kvcl_spectral_part *p, uint fold, uint D, uint n_kv
     p->of_v = of_v;
 }
 
+// Where the code of entry r D + i is: word of the head's + 2^16 * first bit + 2^24 * plane (8 >>
+// plane bits).  Where there is none, what the mark for it becomes.
+#define KVCL_NO_PLACE (KVCL_SPECTRAL_NONE >> 5 | 31u << 16 | 3u << 24)
+static uint kvcl_spectral_place(const kvcl_spectral_part *p, uint entry)
+{
+    uint at = p->place[entry], word = at >> 5;
+    uint plane = (uint)(word >= p->head.plane_word[1]) + (uint)(word >= p->head.plane_word[2]) +
+                 (uint)(word >= p->head.plane_word[3]);
+    return word | (at & 31u) << 16 | plane << 24;
+}
+
+// The number of the code at a place, in the codes' order.
+static uint kvcl_spectral_number(const kvcl_spectral_part *p, uint place)
+{
+    uint plane = place >> 24, shift = place >> 16 & 31u, n = 0, word = place & 0xffffu;
+    for (uint i = 0; i < 4; i++) {
+        n += i < plane ? p->head.plane_codes[i] : 0;
+        word -= i == plane ? p->head.plane_word[i] : 0;
+    }
+    return n + (word << (2 + plane)) + shift / 8 + 4 * ((shift & 7u) >> (3 - plane));
+}
+
 // Level of entry r D + i of a slot; 0 where there is no code.
 static int kvcl_spectral_level(const kvcl_spectral_part *p, uint entry, uint slot)
 {
-    uint place = p->place[entry], bits = 8u >> (place >> 24 & 3u);
-    if (place == KVCL_SPECTRAL_NONE)
+    uint place = kvcl_spectral_place(p, entry), bits = 8u >> (place >> 24);
+    if (place == KVCL_NO_PLACE)
         return 0;
     uint word = p->words[(place & 0xffffu) * p->slots + slot];
     return kvcl_quant_value(bits, word >> (place >> 16 & 31u) & ((1u << bits) - 1u));

@@ -35,6 +35,7 @@ typedef struct work {
     float16 u[MAX_DIM][VECTORS]; // components
     float e[4][MAX_DIM];         // rows of the analysis
     ushort at[MAX_CODES];        // of a code: where in u
+    float amp[MAX_CODES];        // of a code
     kvcl_magnitudes levels[4];   // of planes
 } work;
 
@@ -120,10 +121,15 @@ static void coefficients(const kvcl_spectral_part *p, work *w)
 
 static void codes_begin(const kvcl_spectral_part *p, work *w)
 {
-    for (uint n = 0; n < p->head.n_codes; n++) {
-        uint r = p->order[n] / p->D, i = kvcl_rest(p->order[n], r, p->D);
-        w->at[n] = (ushort)(i * KVCL_TOKENS + r * SLOTS);
-    }
+    for (uint r = 0; r < KVCL_SPEC; r++)
+        for (uint i = 0; i < p->head.n_comp; i++) {
+            uint place = kvcl_spectral_place(p, r * p->D + i), n;
+            if (place == KVCL_NO_PLACE)
+                continue;
+            n = kvcl_spectral_number(p, place);
+            w->at[n] = (ushort)(i * KVCL_TOKENS + r * SLOTS);
+            w->amp[n] = p->amp[r * p->D + i];
+        }
     for (uint plane = 0; plane < 4; plane++)
         kvcl_magnitudes_of(8u >> plane, &w->levels[plane]);
 }
@@ -150,7 +156,7 @@ static floats slot_factors(const kvcl_spectral_part *p, const work *w, uint s, s
     for (uint j = 0; j < SUMS; j++)
         e[j] = 0.0f;
     for (uint n = 0; n < p->head.n_codes; n++) {
-        floats v = LOAD(0, u + w->at[n]) * p->inverse[n];
+        floats v = LOAD(0, u + w->at[n]) * kvcl_recip(w->amp[n]);
         e[n % SUMS] = fma(v, v, e[n % SUMS]);
     }
     STORE(lanes_sum(e), 0, out->e);
@@ -171,15 +177,16 @@ static void make_codes(const kvcl_spectral_part *p, const work *w, uint s, float
         uu[j] = other[j] = 0.0f;
     for (uint plane = 0; plane < 4; plane++) {
         uint bits = 8u >> plane, P = 32 / bits, end = n + p->head.plane_codes[plane];
-        floats factor = kvcl_spectral_unit(bits) * inv;
+        float unit = kvcl_spectral_unit(bits), down = kvcl_recip(unit);
+        floats factor = unit * inv;
         __global uint *to = p->words + p->head.plane_word[plane] * SLOTS + s;
         for (uint first = n; n < end; first += P, to += SLOTS) {
             uints word = 0;
             for (; n < min(end, first + P); n++) {
                 floats x = LOAD(0, u + w->at[n]);
-                uints code = CODES(bits, &w->levels[plane], x * p->inverse[n], factor, &l);
+                uints code = CODES(bits, &w->levels[plane], x * kvcl_recip(w->amp[n]), factor, &l);
                 word |= code << kvcl_code_shift(bits, n - first);
-                l = l * p->step[n];
+                l = l * (w->amp[n] * down);
                 uu[n % SUMS] = fma(x, x, uu[n % SUMS]);
                 other[n % SUMS] = fma(p->of_v ? x : l, l, other[n % SUMS]);
             }

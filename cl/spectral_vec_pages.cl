@@ -28,7 +28,7 @@ static void kvcl_spectral_tables(int16 *tables)
 // Levels of the codes at a place, of sixteen words.
 static int16 kvcl_spectral_levels_at(const int16 *tables, uint place, uint16 words)
 {
-    uint plane = place >> 24 & 3u;
+    uint plane = place >> 24;
     words >>= place >> 16 & 31u;
     return plane == 0 ? as_int16(words << 24) >> 24 : kvcl_pick_word(tables[plane], words);
 }
@@ -40,17 +40,17 @@ static int16 kvcl_spectral_levels(const kvcl_spectral_part *p, const int16 *tabl
 #if KVCL_SPEC == 8
     int8 level[2];
     for (uint half_ = 0; half_ < 2; half_++) {
-        uint place = p->place[(2 * v + half_) * p->D + i];
+        uint place = kvcl_spectral_place(p, (2 * v + half_) * p->D + i);
         level[half_] = 0;
-        if (place == KVCL_SPECTRAL_NONE)
+        if (place == KVCL_NO_PLACE)
             continue;
         uint8 words = vload8(0, p->words + (place & 0xffffu) * S);
         level[half_] = kvcl_spectral_levels_at(tables, place, (uint16)(words, words)).lo;
     }
     return (int16)(level[0], level[1]);
 #else
-    uint place = p->place[16 * v / S * p->D + i];
-    if (place == KVCL_SPECTRAL_NONE)
+    uint place = kvcl_spectral_place(p, 16 * v / S * p->D + i);
+    if (place == KVCL_NO_PLACE)
         return 0;
     return kvcl_spectral_levels_at(tables, place,
                                    vload16(0, p->words + (place & 0xffffu) * S + 16 * v % S));

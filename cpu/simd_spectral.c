@@ -19,6 +19,7 @@ typedef struct work {
     float sums[3][LANES][KVCL_TOKENS];
     float e[KVCL_TOKENS];
     uint32_t code[KVCL_TOKENS];
+    uint16_t order[8 * MAX_D]; /* entry of each code */
 } work;
 
 _Static_assert(sizeof(work) <= KVCL_CPU_SCRATCH_BYTES, "scratch of a thread");
@@ -123,6 +124,7 @@ static void transform(uint32_t slots, const float *c, float *u)
 static void coefficients(work *w, const kvcl_cpu_spectral *x)
 {
     float c[CODE_TILE][KVCL_TOKENS];
+    kvcl_cpu_spectral_order(x, w->order);
     for (uint32_t i = 0; i < x->head->n_comp; i += CODE_TILE) {
         const int8_t *four = x->analysis + (size_t)i * x->D;
         for (uint32_t d = 0; d < x->D; d++)
@@ -231,7 +233,8 @@ KVCL_INLINE void slot_factors(uint32_t slots, work *w, const kvcl_cpu_spectral *
 {
     memset(w->sums, 0, sizeof w->sums);
     for (uint32_t c = 0; c < x->head->n_codes; c++) {
-        scale(slots, row_of(w, x, x->order[c]), x->inverse[c], w->v);
+        uint32_t entry = w->order[c];
+        scale(slots, row_of(w, x, entry), kvcl_recip(x->amp[entry]), w->v);
         add_product(slots, w->v, w->v, w->sums[0][c % LANES]);
     }
     lanes_sum(slots, w->sums[0]);
@@ -248,12 +251,15 @@ KVCL_INLINE void make_codes(uint32_t slots, work *w, const kvcl_cpu_spectral *x)
     slot_factors(slots, w, x);
     memset(w->sums, 0, sizeof w->sums);
     for (uint32_t c = 0; c < x->head->n_codes; c++) {
-        uint32_t entry = x->order[c], place = x->place[entry];
+        kvcl_cpu_place p;
+        uint32_t entry = w->order[c];
+        kvcl_cpu_spectral_place(x, entry, &p);
         const float *u = row_of(w, x, entry);
-        scale(slots, u, x->inverse[c], w->v);
-        code_row(8u >> (place >> 24), slots, w);
-        scale(slots, w->level, x->step[c], w->v);
-        put_codes(slots, w->code, place >> 16 & 31u, x->words + (size_t)(place & 0xffffu) * slots);
+        float amp = x->amp[entry];
+        scale(slots, u, kvcl_recip(amp), w->v);
+        code_row(8u >> p.plane, slots, w);
+        scale(slots, w->level, amp * kvcl_recip(kvcl_spectral_unit(8u >> p.plane)), w->v);
+        put_codes(slots, w->code, p.shift, x->words + (size_t)p.word * slots);
         add_product(slots, u, u, w->sums[0][c % LANES]);
         add_product(slots, w->v, w->v, w->sums[1][c % LANES]);
         add_product(slots, u, w->v, w->sums[2][c % LANES]);
@@ -330,11 +336,14 @@ static void store_coefs(enc_task *e, uint32_t page, bool of_v)
     load_rows(e, of_v);
     coefficients(e->w, x);
     for (uint32_t c = 0; c < x->head->n_codes; c++) {
-        uint32_t entry = x->order[c], place = x->place[entry];
+        kvcl_cpu_place p;
+        uint32_t entry = e->w->order[c];
+        kvcl_cpu_spectral_place(x, entry, &p);
         const float *u = row_of(e->w, x, entry);
-        float *at = to + (size_t)(place & 0xffffu) * x->slots * 4 + (place >> 19 & 3u);
-        for (uint32_t i = 0; i < x->slots && place >> 24 == 0; i++)
-            at[4 * i] = (u[i] * x->inverse[c]) * 32.0f;
+        float *at = to + (size_t)p.word * x->slots * 4 + p.shift / 8;
+        float inverse = kvcl_recip(x->amp[entry]);
+        for (uint32_t i = 0; i < x->slots && p.plane == 0; i++)
+            at[4 * i] = (u[i] * inverse) * 32.0f;
     }
 }
 

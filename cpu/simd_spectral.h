@@ -22,6 +22,7 @@ typedef struct sp_work {
     int32_t weight_sums[CODE_MAX_DIM];
     _Alignas(64)
         uint32_t group[CODE_MAX_DIM * KVCL_TOKENS / 4]; /* levels of a plane, four codes a word */
+    uint16_t entry[2][8 * CODE_MAX_DIM];                /* of a code of keys, of values */
     uint16_t to[2][8 * CODE_MAX_DIM];                   /* of a code: where in rows, in levels */
     unsigned char tables[4][16];                        /* of planes */
     uint8_t order[KVCL_TOKENS];                         /* token of each place */

@@ -18,10 +18,11 @@ void KVCL_SIMD_FN(sp_begin)(sp_work *w, uint32_t fold)
     }
 }
 
-static void places_of(const kvcl_cpu_spectral *x, uint16_t *to)
+static void places_of(const kvcl_cpu_spectral *x, uint16_t *entry, uint16_t *to)
 {
+    kvcl_cpu_spectral_order(x, entry);
     for (uint32_t c = 0; c < x->head->n_codes; c++) {
-        uint32_t r = x->order[c] / x->D, i = x->order[c] - r * x->D;
+        uint32_t r = entry[c] / x->D, i = entry[c] - r * x->D;
         to[c] = (uint16_t)((i * x->fold + r) * x->slots);
     }
 }
@@ -39,8 +40,8 @@ void KVCL_SIMD_FN(sp_load_basis)(sp_work *w, const kvcl_cpu_spectral *k, const k
         }
         w->weight_sums[d] = sum;
     }
-    places_of(k, w->to[0]);
-    places_of(v, w->to[1]);
+    places_of(k, w->entry[0], w->to[0]);
+    places_of(v, w->entry[1], w->to[1]);
     memset(w->rows, 0, sizeof w->rows);
     memset(w->levels, 0, sizeof w->levels);
 }
@@ -123,7 +124,7 @@ KVCL_INLINE void put(const uint32_t *group, uint32_t at, uint32_t n, const int16
 KVCL_INLINE void unpack(sp_work *w, const kvcl_cpu_spectral *x, uint32_t slots, bool of_v)
 {
     const kvcl_spectral_head *head = x->head;
-    const uint16_t *to = w->to[of_v];
+    const uint16_t *entry = w->entry[of_v], *to = w->to[of_v];
     int16_t *out = of_v ? w->levels : w->rows;
     uint32_t first = 0;
     for (uint32_t plane = 0; plane < 4; first += head->plane_codes[plane++]) {
@@ -136,7 +137,7 @@ KVCL_INLINE void unpack(sp_work *w, const kvcl_cpu_spectral *x, uint32_t slots, 
             for (uint32_t at = 4 * q; at < count; at += per_word, group += slots)
                 for (uint32_t e = 0; e < 4 && at + e < count; e++) {
                     uint32_t code = first + at + e;
-                    put(group, e, slots, of_v ? NULL : x->factor + x->order[code], out + to[code]);
+                    put(group, e, slots, of_v ? NULL : x->factor + entry[code], out + to[code]);
                 }
         }
     }

@@ -19,11 +19,9 @@ kvcl_cpu_spectral kvcl_cpu_spectral_basis(const kvcl_spectral_shape *s, kvcl_vie
         .head = (const void *)at,
         .synth = (const void *)(at + kvcl_spectral_synth()),
         .analysis = (const void *)(at + kvcl_spectral_analysis(of_v, D)),
-        .inverse = (const void *)(at + kvcl_spectral_inverse(of_v, D)),
-        .step = (const void *)(at + kvcl_spectral_step(of_v, D, fold)),
-        .place = (const void *)(at + kvcl_spectral_place(of_v, D, fold)),
+        .place = (const void *)(at + kvcl_spectral_places(of_v, D)),
         .factor = (const void *)(at + kvcl_spectral_factor(of_v, D, fold)),
-        .order = (const void *)(at + kvcl_spectral_order(of_v, D, fold)),
+        .amp = (const void *)(at + kvcl_spectral_amp(of_v, D, fold)),
         .fold = fold,
         .slots = KVCL_TOKENS / fold,
         .D = D,
@@ -64,15 +62,30 @@ const float *kvcl_cpu_spectral_mean(const kvcl_spectral_shape *s, kvcl_view mean
     return all + ((of_v ? s->n_kv_heads : 0u) + hk) * (size_t)s->head_dim;
 }
 
+void kvcl_cpu_spectral_order(const kvcl_cpu_spectral *x, uint16_t *order)
+{
+    kvcl_cpu_place p;
+    uint32_t first[4] = {0};
+    for (uint32_t i = 1; i < 4; i++)
+        first[i] = first[i - 1] + x->head->plane_codes[i - 1];
+    for (uint32_t r = 0; r < x->fold; r++)
+        for (uint32_t e = r * x->D; e < r * x->D + x->head->n_comp; e++)
+            if (kvcl_cpu_spectral_place(x, e, &p)) {
+                uint32_t in = (p.shift >> 3) + 4 * ((p.shift & 7u) >> (3 - p.plane));
+                uint32_t word = p.word - x->head->plane_word[p.plane];
+                order[first[p.plane] + (word << (2 + p.plane)) + in] = (uint16_t)e;
+            }
+}
+
 /* ---- decoding ------------------------------------------------------------------------------ */
 
 int kvcl_cpu_spectral_level(const kvcl_cpu_spectral *x, uint32_t entry, uint32_t slot)
 {
-    uint32_t place = x->place[entry], bits = 8u >> (place >> 24 & 3u);
-    if (place == KVCL_SPECTRAL_NONE)
+    kvcl_cpu_place p;
+    if (!kvcl_cpu_spectral_place(x, entry, &p))
         return 0;
-    uint32_t word = x->words[(size_t)(place & 0xffffu) * x->slots + slot];
-    return kvcl_quant_value(bits, word >> (place >> 16 & 31u) & ((1u << bits) - 1u));
+    uint32_t bits = 8u >> p.plane, word = x->words[(size_t)p.word * x->slots + slot];
+    return kvcl_quant_value(bits, word >> p.shift & ((1u << bits) - 1u));
 }
 
 // x^ of a slot's tokens, component i; fine: 128 times as fine.
@@ -137,6 +150,7 @@ static void values(const kvcl_cpu_spectral *x, const float *mean, float *out)
 typedef struct enc_work {
     float y[KVCL_TOKENS * 256]; // rows around their mean
     float u[KVCL_TOKENS * 256]; // coefficients [slot][r][D]
+    uint16_t order[8 * 256];    // entry of each code
 } enc_work;
 
 _Static_assert(sizeof(enc_work) <= KVCL_CPU_SCRATCH_BYTES, "a page");
@@ -199,11 +213,12 @@ static uint16_t norm_of(bool of_v, float uu, float ll, float ul)
 }
 
 // One slot's codes into words that were zero, and its norm; false for a bad slot.
-static bool encode_slot(const kvcl_cpu_spectral *x, bool of_v, uint32_t slot, const float *u)
+static bool encode_slot(const kvcl_cpu_spectral *x, const uint16_t *order, bool of_v, uint32_t slot,
+                        const float *u)
 {
     float e[16] = {0}, uu[16] = {0}, ll[16] = {0}, ul[16] = {0};
     for (uint32_t n = 0; n < x->head->n_codes; n++) {
-        float v = u[x->order[n]] * x->inverse[n];
+        float v = u[order[n]] * kvcl_recip(x->amp[order[n]]);
         e[n % 16] = fmaf(v, v, e[n % 16]);
     }
     float sum = kvcl_cpu_tree(e, 16), q = sum * x->head->inv_n;
@@ -211,11 +226,14 @@ static bool encode_slot(const kvcl_cpu_spectral *x, bool of_v, uint32_t slot, co
     if (sum - sum != 0.0f)
         return false;
     for (uint32_t n = 0; n < x->head->n_codes; n++) {
-        uint32_t entry = x->order[n], place = x->place[entry], bits = 8u >> (place >> 24);
-        float v = u[entry] * x->inverse[n];
+        kvcl_cpu_place p;
+        kvcl_cpu_spectral_place(x, order[n], &p);
+        uint32_t entry = order[n], bits = 8u >> p.plane;
+        float amp = x->amp[entry], v = u[entry] * kvcl_recip(amp);
         uint32_t code = code_of(bits, v * (kvcl_spectral_unit(bits) * inv));
-        float l = (float)kvcl_quant_value(bits, code) * x->step[n];
-        x->words[(size_t)(place & 0xffffu) * x->slots + slot] |= code << (place >> 16 & 31u);
+        float l =
+            (float)kvcl_quant_value(bits, code) * (amp * kvcl_recip(kvcl_spectral_unit(bits)));
+        x->words[(size_t)p.word * x->slots + slot] |= code << p.shift;
         uu[n % 16] = fmaf(u[entry], u[entry], uu[n % 16]);
         ll[n % 16] = fmaf(l, l, ll[n % 16]);
         ul[n % 16] = fmaf(u[entry], l, ul[n % 16]);
@@ -230,6 +248,7 @@ static void analyse(const enc_task *e, const kvcl_cpu_spectral *x, bool of_v)
 {
     size_t n = (size_t)x->fold * x->D;
     load_rows(e, of_v);
+    kvcl_cpu_spectral_order(x, e->w->order);
     for (uint32_t i = 0; i < x->slots; i++)
         transform(x, e->w->y + i * n, e->w->u + i * n);
 }
@@ -242,7 +261,7 @@ static uint32_t encode(const enc_task *e, kvcl_view pool, size_t slot, bool of_v
     memset(x.words, 0, (size_t)x.n_words * x.slots * sizeof *x.words);
     analyse(e, &x, of_v);
     for (uint32_t i = 0; i < x.slots; i++)
-        if (!encode_slot(&x, of_v, i, e->w->u + i * (size_t)x.fold * x.D))
+        if (!encode_slot(&x, e->w->order, of_v, i, e->w->u + i * (size_t)x.fold * x.D))
             bad = kvcl_min_u32(bad, i * x.fold);
     return bad;
 }
@@ -281,11 +300,13 @@ static void store_coefs(const enc_task *e, uint32_t page, bool of_v)
     memset(to, 0, kvcl_cpu_spectral_n_words(&e->a.shape, &x, of_v, e->hk) * x.slots * 16);
     analyse(e, &x, of_v);
     for (uint32_t n = 0; n < x.head->n_codes; n++) {
-        uint32_t entry = x.order[n], place = x.place[entry];
-        for (uint32_t i = 0; i < x.slots && place >> 24 == 0; i++) {
+        kvcl_cpu_place p;
+        uint32_t entry = e->w->order[n];
+        kvcl_cpu_spectral_place(&x, entry, &p);
+        float inverse = kvcl_recip(x.amp[entry]);
+        for (uint32_t i = 0; i < x.slots && p.plane == 0; i++) {
             float u = e->w->u[i * (size_t)x.fold * x.D + entry];
-            to[((place & 0xffffu) * x.slots + i) * 4 + (place >> 19 & 3u)] =
-                (u * x.inverse[n]) * 32.0f;
+            to[(p.word * x.slots + i) * 4 + p.shift / 8] = (u * inverse) * 32.0f;
         }
     }
 }

@@ -168,14 +168,12 @@ static void put_factors(packer *p)
     }
 }
 
-/* Codes in the order of planes: what belongs to each, and where it is. */
+/* Codes in the order of planes: where each is, and its amplitude. */
 static void put_codes(packer *p)
 {
     uint32_t D = p->D, n = p->part->n_comp, code = 0, word = 0;
-    float *inverse = (float *)(void *)(p->out + kvcl_spectral_inverse(p->of_v, D));
-    float *step = (float *)(void *)(p->out + kvcl_spectral_step(p->of_v, D, p->fold));
-    uint32_t *place = (uint32_t *)(void *)(p->out + kvcl_spectral_place(p->of_v, D, p->fold));
-    uint16_t *order = (uint16_t *)(void *)(p->out + kvcl_spectral_order(p->of_v, D, p->fold));
+    uint16_t *place = (uint16_t *)(void *)(p->out + kvcl_spectral_places(p->of_v, D));
+    float *amp = (float *)(void *)(p->out + kvcl_spectral_amp(p->of_v, D, p->fold));
     for (uint32_t e = 0; e < p->fold * D; e++)
         place[e] = KVCL_SPECTRAL_NONE;
     for (uint32_t plane = 0; plane < N_PLANES; plane++) {
@@ -185,12 +183,10 @@ static void put_codes(packer *p)
             uint32_t r = e / p->head.n_comp, i = e % p->head.n_comp, from = r * n + p->comp[i];
             if (p->part->width[from] != bits || !is_coded(p->part, from))
                 continue;
-            double amp = (double)p->part->amp[from];
-            inverse[code] = (float)(1.0 / amp);
-            step[code] = (float)(amp / (double)kvcl_spectral_unit(bits));
-            order[code++] = (uint16_t)(r * D + i);
-            place[r * D + i] = (word + count / per_word) | plane << 24 |
-                               kvcl_code_shift(bits, count % per_word) << 16;
+            amp[r * D + i] = p->part->amp[from];
+            place[r * D + i] = (uint16_t)((word + count / per_word) << 5 |
+                                          kvcl_code_shift(bits, count % per_word));
+            code++;
             count++;
         }
         p->head.plane_codes[plane] = count;

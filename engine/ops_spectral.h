@@ -46,13 +46,13 @@ uint32_t kvcl_spectral_words(uint32_t fold, const kvcl_spectral_part *part);
  *   head      kvcl_spectral_head (cl/shared.h), 64 bytes
  *   synth     int8 [D/4][D][4]: S[i][d] at [i/4][d][i % 4]; zeros from n_comp on
  *   analysis  int8 [D/4][D][4]: E likewise; K only, V's E is its S
- *   inverse   f32 [k D]: 1 / amp, by code
- *   step      f32 [k D]: amp / unit(b), by code; unit(8) = 32, unit(b) = kvcl_quant_unit(b)
- *   place     u32 [k][D]: word of the entry's code (counted in the head's) + 2^16 * its first bit
- *             + 2^24 * plane (8 >> plane bits); KVCL_SPECTRAL_NONE where there is none
+ *   place     u16 [k][D]: 32 * word of the entry's code (counted in the head's) + its first bit;
+ *             KVCL_SPECTRAL_NONE where there is none
  *   factor    i16 [k][D]: A, 0 where there is no code
- *   order     u16 [k D]: r D + i of each code
- * where each begins: cl/shared.h.  "By code": n_codes of them, in the order of planes, no padding.
+ *   amp       f32 [k][D]: where there is a code
+ * where each begins: cl/shared.h.  What else is said of codes follows: a code's plane is that of
+ * its word; n, its number, counts codes in the order of planes, without padding.  unit(8) = 32,
+ * unit(b) = kvcl_quant_unit(b).
  * Components without a code are left out; the others come by descending sum over r of |A[r][i]|,
  * equals (with in_order: all) in the order of the fit; n_comp is their number, made a multiple of 4
  * with zeros.
@@ -68,16 +68,21 @@ kvcl_status kvcl_spectral_pack(kvcl_ctx *ctx, const kvcl_spectral_shape *shape,
 
 /* spectral_enc - raw pages to spectral pages.  Views, tables, bad: as quant_enc; K is as it was
  *   before rotation.  means f32 [2][Hk][D]: K's and V's, the same for all pages.  bad is the first
- * token of a slot (of K or V) that is bad: one whose e or sum u^2 is not finite or whose norm fits
- * no f16. y[t][d] = x[t][d] - mean[d];  0 for tokens t < n_skip of page 0: nobody reads them, and
- * they must not spoil their slot c[t][i] = chain over d ascending of fma((float)E[i][d], y[t][d],
- * .) u[r][i]: stages h = 1, 2, 4 .. k/2 over j of (a, b) = (a + b, a - b), as fwht Sums over a
- * slot's codes n = 0 .. n_codes - 1: 16 lanes by n mod 16, fma chain, halving tree v = u inverse;
- * e = sum v^2;  q = e * inv_n inv = recip(q * rsqrt(q));  0 when q < 1e-30 8 bits: code =
- * round(min(127, max(-127, v * (32 inv)))), its level the same bits < 8: index = number of
- * thresholds (ops_code.h) below v * (unit(b) * inv) l = level * step K: g = (sum u^2) * recip(sum
- * l^2), norm = f16(g * rsqrt(g)): the slot keeps its length V: norm = f16((sum u^2) * recip(sum u
- * l)): the slot keeps its part along itself norm is 0 when q < 1e-30, or a divisor or g is < 1e-30
+ *   token of a slot (of K or V) that is bad: one whose e or sum u^2 is not finite or whose norm
+ *   fits no f16.
+ *   y[t][d] = x[t][d] - mean[d];  0 for tokens t < n_skip of page 0: nobody reads them, and they
+ *     must not spoil their slot
+ *   c[t][i] = chain over d ascending of fma((float)E[i][d], y[t][d], .)
+ *   u[r][i]: stages h = 1, 2, 4 .. k/2 over j of (a, b) = (a + b, a - b), as fwht
+ *   Sums over a slot's codes n = 0 .. n_codes - 1: 16 lanes by n mod 16, fma chain, halving tree
+ *   v = u recip(amp);  e = sum v^2;  q = e * inv_n
+ *   inv = recip(q * rsqrt(q));  0 when q < 1e-30
+ *   8 bits: code = round(min(127, max(-127, v * (32 inv)))), its level the same
+ *   bits < 8: index = number of thresholds (ops_code.h) below v * (unit(b) * inv)
+ *   l = level * (amp * recip(unit(b)))
+ *   K: g = (sum u^2) * recip(sum l^2), norm = f16(g * rsqrt(g)): the slot keeps its length
+ *   V: norm = f16((sum u^2) * recip(sum u l)): the slot keeps its part along itself
+ *   norm is 0 when q < 1e-30, or a divisor or g is < 1e-30
  * cost: reads a raw page, writes a spectral page; 128 n_comp D flops per head and part.
  * source: this project; transform coding with a fixed bit allocation, Huang and Schultheiss 1963.
  * twins: cl/spectral.cl  cpu/spectral.c  tests/case_spectral.c */
@@ -89,9 +94,9 @@ typedef struct kvcl_spectral_enc_args {
 } kvcl_spectral_enc_args;
 
 /* spectral_coef - raw pages to coefficients, for coders that round by themselves.
- *   coefs f32 [n_pages][words_k + words_v][64/k][4]: (u inverse) * 32 of spectral_enc, u in levels
- *   of 8 bits, each where its code would be in a page: word, slot, byte.  0 where there is no code
- *   of 8 bits.  Not finite where rows are not.
+ *   coefs f32 [n_pages][words_k + words_v][64/k][4]: (u recip(amp)) * 32 of spectral_enc, u in
+ *   levels of 8 bits, each where its code would be in a page: word, slot, byte.  0 where there is
+ *   no code of 8 bits.  Not finite where rows are not.
  * cost: as spectral_enc.
  * twins: cl/spectral.cl  cpu/spectral.c  tests/case_spectral.c */
 typedef struct kvcl_spectral_coef_args {

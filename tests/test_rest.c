@@ -64,12 +64,12 @@ START_TEST(spectral_coef)
     good.v = view(in, 2048, 2048);
     good.page_table = view(aux, 0, 1);
     good.means = view(aux, 4, 64);
-    good.basis = view(aux, 128, 1056);
+    good.basis = view(aux, 128, 928);
     good.coefs = view(out, 0, 4096);
     ACCEPTED(spectral_coef, good, (void)0);
     ACCEPTED(spectral_coef, good, a.first_page = 600); /* one mean for all pages */
     ACCEPTED(spectral_coef, good, (a.n_pages = 0, a.k.buf = NULL));
-    BAD_VIEWS(spectral_coef, good, basis, 1056);
+    BAD_VIEWS(spectral_coef, good, basis, 928);
     BAD_VIEWS(spectral_coef, good, coefs, 4096);
     BAD_VIEWS(spectral_coef, good, means, 64);
     REFUSED(spectral_coef, good, KVCL_E_UNSUPPORTED, a.shape.fold = 3);

@@ -232,8 +232,8 @@ END_TEST
 
 /* ---- spectral ------------------------------------------------------------------------------ */
 
-#define SPECTRAL_PAGE 1088  /* words of a page of the shape below */
-#define SPECTRAL_BASIS 1056 /* of its basis */
+#define SPECTRAL_PAGE 1088 /* words of a page of the shape below */
+#define SPECTRAL_BASIS 928 /* of its basis */
 
 static const kvcl_spectral_shape spectral8 = {1, 32, 1, 8, 8};
 
