@@ -11,7 +11,7 @@
 
 extern const kvcl_command kvcl_cmd_run, kvcl_cmd_devices, kvcl_cmd_compare, kvcl_cmd_logits,
     kvcl_cmd_tokenize, kvcl_cmd_inspect, kvcl_cmd_quantize, kvcl_cmd_bench, kvcl_cmd_plan,
-    kvcl_cmd_eval, kvcl_cmd_perplexity, kvcl_cmd_capture, kvcl_cmd_svd;
+    kvcl_cmd_eval, kvcl_cmd_perplexity, kvcl_cmd_capture, kvcl_cmd_svd, kvcl_cmd_frontier;
 
 /* ---- option groups ------------------------------------------------------------------------- */
 

@@ -1,5 +1,6 @@
 /* cmd_capture.c - kvcl capture: queries, keys and values of chosen layers as arrays for NumPy. */
 #include "cmd.h"
+#include "cmd_list.h"
 #include "cmd_npy.h"
 #include "cmd_stream.h"
 
@@ -11,7 +12,6 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #define MAX_LAYERS 1024
 
@@ -71,48 +71,12 @@ typedef struct capture {
     float *out;       /* [heads][tokens][head_dim] of one array */
 } capture;
 
-/* ---- which layers -------------------------------------------------------------------------- */
-
-static bool read_number(const char **p, uint32_t *out)
-{
-    char *end;
-    if (**p < '0' || **p > '9')
-        return false;
-    unsigned long n = strtoul(*p, &end, 10);
-    *p = end;
-    *out = n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
-    return true;
-}
-
 static kvcl_status choose(capture *c)
 {
     const uint32_t n_layers = c->hp->n_layers;
-    const char *list = c->o->layers, *p = list;
     KVCL_CHECK(c->app.ctx, n_layers <= MAX_LAYERS, KVCL_E_UNSUPPORTED,
                "the model has %u layers; capture knows %d at most", n_layers, MAX_LAYERS);
-    if (strcmp(list, "all") == 0) {
-        for (uint32_t i = 0; i < n_layers; i++)
-            c->chosen[i] = true;
-        return KVCL_OK;
-    }
-    do {
-        uint32_t first = 0, last;
-        bool ok = read_number(&p, &first);
-        last = first;
-        if (ok && *p == '-') {
-            p++;
-            ok = read_number(&p, &last) && first <= last;
-        }
-        KVCL_CHECK(c->app.ctx, ok && (!*p || *p == ','), KVCL_E_ARG,
-                   "--layers %s: write numbers and ranges with comma between, like 0,3-5, or all",
-                   list);
-        KVCL_CHECK(c->app.ctx, last < n_layers, KVCL_E_ARG,
-                   "--layers %s: there is no layer %u; the model has layers 0 to %u", list, last,
-                   n_layers - 1);
-        for (uint32_t i = first; i <= last; i++)
-            c->chosen[i] = true;
-    } while (*p++);
-    return KVCL_OK;
+    return kvcl_list_choose(c->app.ctx, "--layers", c->o->layers, "layer", n_layers, c->chosen);
 }
 
 /* ---- taking rows --------------------------------------------------------------------------- */

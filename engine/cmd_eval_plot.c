@@ -2,8 +2,7 @@
  *
  * Labels are placed here: each beside its point where it covers no other point or label. */
 #include "cmd_eval.h"
-
-#include "os.h"
+#include "cmd_put.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -103,37 +102,13 @@ static void place_label(plot *p, size_t i)
 
 /* ---- the script ---------------------------------------------------------------------------- */
 
-static kvcl_status put(kvcl_os_out *f, const char *fmt, ...) KVCL_PRINTF(2, 3);
-
-static kvcl_status put(kvcl_os_out *f, const char *fmt, ...)
-{
-    char text[2048];
-    va_list ap;
-    va_start(ap, fmt);
-    int n = vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    return kvcl_os_out_write(f, text, kvcl_min_size((size_t)n, sizeof text - 1));
-}
-
-/* A string for gnuplot: quotes are doubled inside single quotes. */
-static void quote(const char *s, char *out, size_t cap)
-{
-    size_t n = 0;
-    for (; *s && n + 3 < cap; s++) {
-        if (*s == '\'')
-            out[n++] = '\'';
-        out[n++] = (unsigned char)*s < 0x20 ? ' ' : *s;
-    }
-    out[n] = 0;
-}
-
 static kvcl_status put_axes(kvcl_os_out *f, const plot *p)
 {
-    KVCL_TRY(put(f, "\nset title '%s'\nset ylabel '%s'\n", p->title, p->y_label));
-    KVCL_TRY(put(f, p->log_y ? "set logscale y 10\nset format y '10^{%%L}'\n"
-                             : "unset logscale y\nset format y '%%g'\n"));
-    return put(f, "set xrange [0:%g]\nset yrange [%g:%g]\nunset label\n", p->x_max, p->y_min,
-               p->y_max);
+    KVCL_TRY(kvcl_put(f, "\nset title '%s'\nset ylabel '%s'\n", p->title, p->y_label));
+    KVCL_TRY(kvcl_put(f, p->log_y ? "set logscale y 10\nset format y '10^{%%L}'\n"
+                                  : "unset logscale y\nset format y '%%g'\n"));
+    return kvcl_put(f, "set xrange [0:%g]\nset yrange [%g:%g]\nunset label\n", p->x_max, p->y_min,
+                    p->y_max);
 }
 
 static kvcl_status put_plot(kvcl_os_out *f, plot *p)
@@ -145,48 +120,49 @@ static kvcl_status put_plot(kvcl_os_out *f, plot *p)
     KVCL_TRY(put_axes(f, p));
     for (size_t i = 0; i < p->n; i++) {
         place_label(p, i);
-        quote(p->point[i].name, name, sizeof name);
-        KVCL_TRY(put(f, "set label %zu '%s' at graph %.4f, graph %.4f center noenhanced\n", i + 1,
-                     name, (p->box[i].x0 + p->box[i].x1) / 2 / PLOT_W,
-                     (p->box[i].y0 + p->box[i].y1) / 2 / PLOT_H));
+        kvcl_put_quote(p->point[i].name, name, sizeof name);
+        KVCL_TRY(kvcl_put(f, "set label %zu '%s' at graph %.4f, graph %.4f center noenhanced\n",
+                          i + 1, name, (p->box[i].x0 + p->box[i].x1) / 2 / PLOT_W,
+                          (p->box[i].y0 + p->box[i].y1) / 2 / PLOT_H));
     }
-    KVCL_TRY(put(f, "$%s << END\n", p->file));
+    KVCL_TRY(kvcl_put(f, "$%s << END\n", p->file));
     for (size_t i = 0; i < p->n; i++)
-        KVCL_TRY(put(f, "%.9g %.9g\n", p->point[i].x, p->point[i].y));
-    KVCL_TRY(put(f, "END\n"));
+        KVCL_TRY(kvcl_put(f, "%.9g %.9g\n", p->point[i].x, p->point[i].y));
+    KVCL_TRY(kvcl_put(f, "END\n"));
     for (int svg = 0; svg < 2; svg++) {
-        KVCL_TRY(put(f, "set terminal %s\nset output dir.'/%s.%s'\n",
-                     svg ? "svg size 1000,640 font 'sans,13' background rgb 'white'"
-                         : "pngcairo size 1000,640 font 'sans,10'",
-                     p->file, svg ? "svg" : "png"));
-        KVCL_TRY(put(f,
-                     "plot $%s using 1:2 with points pointtype 7 pointsize 1.1 linecolor rgb "
-                     "'#0060a0' notitle\n",
-                     p->file));
+        KVCL_TRY(kvcl_put(f, "set terminal %s\nset output dir.'/%s.%s'\n",
+                          svg ? "svg size 1000,640 font 'sans,13' background rgb 'white'"
+                              : "pngcairo size 1000,640 font 'sans,10'",
+                          p->file, svg ? "svg" : "png"));
+        KVCL_TRY(kvcl_put(f,
+                          "plot $%s using 1:2 with points pointtype 7 pointsize 1.1 linecolor rgb "
+                          "'#0060a0' notitle\n",
+                          p->file));
     }
-    return put(f, "set output\n");
+    return kvcl_put(f, "set output\n");
 }
 
 static kvcl_status put_head(const kvcl_eval *e, kvcl_os_out *f, const char *dir)
 {
     char quoted[2048];
     const kvcl_model_info *m = kvcl_model_get_info(e->app.model);
-    quote(dir, quoted, sizeof quoted);
-    KVCL_TRY(put(f,
-                 "# Pictures of a run of 'kvcl eval'; for another folder:\n"
-                 "#   gnuplot -e \"dir='FOLDER'\" eval.gp\n"
-                 "if (!exists('dir')) dir = '%s'\n",
-                 quoted));
-    KVCL_TRY(put(f, "set lmargin at screen %g\nset rmargin at screen %g\n", LEFT, RIGHT));
-    KVCL_TRY(put(f, "set bmargin at screen %g\nset tmargin at screen %g\n", BOTTOM, TOP));
-    quote(m->name[0] ? m->name : m->arch, quoted, sizeof quoted);
-    KVCL_TRY(put(f,
+    kvcl_put_quote(dir, quoted, sizeof quoted);
+    KVCL_TRY(kvcl_put(f,
+                      "# Pictures of a run of 'kvcl eval'; for another folder:\n"
+                      "#   gnuplot -e \"dir='FOLDER'\" eval.gp\n"
+                      "if (!exists('dir')) dir = '%s'\n",
+                      quoted));
+    KVCL_TRY(kvcl_put(f, "set lmargin at screen %g\nset rmargin at screen %g\n", LEFT, RIGHT));
+    KVCL_TRY(kvcl_put(f, "set bmargin at screen %g\nset tmargin at screen %g\n", BOTTOM, TOP));
+    kvcl_put_quote(m->name[0] ? m->name : m->arch, quoted, sizeof quoted);
+    KVCL_TRY(
+        kvcl_put(f,
                  "set grid linetype 1 linecolor rgb '#d8d8d8'\nset border linecolor rgb '#404040'\n"
                  "set xlabel 'bits per element of the coded tokens'\nset xtics 1\n"
                  "model = '%s'\n",
                  quoted));
-    return put(f, "conditions = 'last %u of %u tokens, %u places'\n", e->n_positions, e->n_ctx,
-               e->n_places);
+    return kvcl_put(f, "conditions = 'last %u of %u tokens, %u places'\n", e->n_positions, e->n_ctx,
+                    e->n_places);
 }
 
 /* ---- the pictures -------------------------------------------------------------------------- */
@@ -196,9 +172,15 @@ static void add_point(plot *p, const char *name, double x, double y)
     p->point[p->n++] = (plot_point){.name = name, .x = x, .y = y};
 }
 
-static kvcl_status write_script(const kvcl_eval *e, const kvcl_eval_sum *sums, kvcl_os_out *f,
-                                const char *dir)
+typedef struct pictures {
+    const kvcl_eval *e;
+    const kvcl_eval_sum *sums;
+} pictures;
+
+static kvcl_status write_script(const void *user, kvcl_os_out *f, const char *dir)
 {
+    const kvcl_eval *e = ((const pictures *)user)->e;
+    const kvcl_eval_sum *sums = ((const pictures *)user)->sums;
     plot quality = {.file = "quality",
                     .title = "'.model.': quality against size ('.conditions.')",
                     .y_label = "next-token KL against the exact cache, mean, nats",
@@ -222,26 +204,5 @@ static kvcl_status write_script(const kvcl_eval *e, const kvcl_eval_sum *sums, k
 
 kvcl_status kvcl_eval_write_plots(const kvcl_eval *e, const kvcl_eval_sum *sums, const char *dir)
 {
-    char path[2048];
-    kvcl_os_out *f;
-    kvcl_ctx *ctx = e->app.ctx;
-    KVCL_TRY(kvcl_os_make_folder(ctx, dir));
-    int n = snprintf(path, sizeof path, "%s/eval.gp", dir);
-    KVCL_CHECK(ctx, n > 0 && (size_t)n < sizeof path, KVCL_E_ARG, "--plots: the path is too long");
-    KVCL_TRY(kvcl_os_out_create(ctx, path, &f));
-    kvcl_status st = write_script(e, sums, f, dir);
-    if (st != KVCL_OK) {
-        kvcl_os_out_abort(f);
-        return st;
-    }
-    KVCL_TRY(kvcl_os_out_commit(f));
-    const char *const argv[] = {"gnuplot", path, NULL};
-    int status = kvcl_os_run(argv);
-    if (status == -1 || status == 127) {
-        kvcl_app_note(&e->app, "no pictures: gnuplot is not installed; %s draws them with it",
-                      path);
-        return KVCL_OK;
-    }
-    KVCL_CHECK(ctx, status == 0, KVCL_E_IO, "gnuplot ended with status %d on %s", status, path);
-    return KVCL_OK;
+    return kvcl_put_plots(&e->app, dir, "eval.gp", write_script, &(pictures){e, sums});
 }

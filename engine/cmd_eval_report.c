@@ -1,9 +1,9 @@
 /* cmd_eval_report.c - what kvcl eval says: tables, CSV, JSON.  See cmd_eval.h. */
 #include "cmd_eval.h"
+#include "cmd_put.h"
 #include "cmd_table.h"
 
 #include "mem.h"
-#include "os.h"
 
 #include <stdio.h>
 
@@ -211,45 +211,35 @@ kvcl_status kvcl_eval_print_json(const kvcl_eval *e, const kvcl_eval_sum *sums)
 
 /* ---- CSV ----------------------------------------------------------------------------------- */
 
-static kvcl_status put(kvcl_os_out *f, const char *fmt, ...) KVCL_PRINTF(2, 3);
-
-static kvcl_status put(kvcl_os_out *f, const char *fmt, ...)
-{
-    char text[1024];
-    va_list ap;
-    va_start(ap, fmt);
-    int n = vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    return kvcl_os_out_write(f, text, kvcl_min_size((size_t)n, sizeof text - 1));
-}
-
 static kvcl_status write_heading(const kvcl_eval *e, kvcl_os_out *f)
 {
-    KVCL_TRY(put(f, "configuration,tiers,positions,bits,bits_all,kl_mean,kl_median,kl_p99,kl_max,"
-                    "same_top1,perplexity,attention_error,cache_bytes,read_bytes_per_token,"
-                    "tokens_per_second,prompts,hits,answer_kl_mean,answer_kl_max"));
+    KVCL_TRY(kvcl_put(f,
+                      "configuration,tiers,positions,bits,bits_all,kl_mean,kl_median,kl_p99,kl_max,"
+                      "same_top1,perplexity,attention_error,cache_bytes,read_bytes_per_token,"
+                      "tokens_per_second,prompts,hits,answer_kl_mean,answer_kl_max"));
     for (size_t i = 0; i < e->o->retrieval.n; i++)
-        KVCL_TRY(put(f, ",hits_%zu,prompts_%zu", i + 1, i + 1));
+        KVCL_TRY(kvcl_put(f, ",hits_%zu,prompts_%zu", i + 1, i + 1));
     for (uint32_t l = 0; l < kvcl_model_get_info(e->app.model)->n_layers; l++)
-        KVCL_TRY(put(f, ",attention_error_%u", l));
-    return put(f, "\n");
+        KVCL_TRY(kvcl_put(f, ",attention_error_%u", l));
+    return kvcl_put(f, "\n");
 }
 
 static kvcl_status write_row(const kvcl_eval *e, size_t config, const kvcl_eval_sum *s,
                              kvcl_os_out *f)
 {
     const kvcl_eval_config *c = &e->configs.list[config];
-    KVCL_TRY(put(f, "%s,%s,%u,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%llu,%llu,%.6g", c->name,
-                 c->words, s->n_positions, s->bits, s->bits_all, s->kl_mean, s->kl_median,
-                 s->kl_p99, s->kl_max, s->same_top1, s->ppl, s->att_mean,
-                 (unsigned long long)s->bytes, (unsigned long long)s->read,
-                 s->n_places ? 1 / s->seconds_per_token : 0));
-    KVCL_TRY(put(f, ",%u,%u,%.9g,%.9g", s->n_prompts, s->n_hits, s->answer_kl, s->answer_kl_max));
+    KVCL_TRY(kvcl_put(f, "%s,%s,%u,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%llu,%llu,%.6g",
+                      c->name, c->words, s->n_positions, s->bits, s->bits_all, s->kl_mean,
+                      s->kl_median, s->kl_p99, s->kl_max, s->same_top1, s->ppl, s->att_mean,
+                      (unsigned long long)s->bytes, (unsigned long long)s->read,
+                      s->n_places ? 1 / s->seconds_per_token : 0));
+    KVCL_TRY(
+        kvcl_put(f, ",%u,%u,%.9g,%.9g", s->n_prompts, s->n_hits, s->answer_kl, s->answer_kl_max));
     for (size_t i = 0; i < e->o->retrieval.n; i++)
-        KVCL_TRY(put(f, ",%u,%u", s->hits[i], s->n_asked[i]));
+        KVCL_TRY(kvcl_put(f, ",%u,%u", s->hits[i], s->n_asked[i]));
     for (uint32_t l = 0; l < kvcl_model_get_info(e->app.model)->n_layers; l++)
-        KVCL_TRY(put(f, ",%.9g", s->att[l]));
-    return put(f, "\n");
+        KVCL_TRY(kvcl_put(f, ",%.9g", s->att[l]));
+    return kvcl_put(f, "\n");
 }
 
 kvcl_status kvcl_eval_write_csv(const kvcl_eval *e, const kvcl_eval_sum *sums, const char *path)

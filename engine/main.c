@@ -8,9 +8,9 @@
 #define VALUES_BYTES 1024 /* of the largest subcommand's struct */
 
 static const kvcl_command *const commands[] = {
-    &kvcl_cmd_run,        &kvcl_cmd_devices, &kvcl_cmd_compare,  &kvcl_cmd_bench,  &kvcl_cmd_plan,
-    &kvcl_cmd_tokenize,   &kvcl_cmd_inspect, &kvcl_cmd_quantize, &kvcl_cmd_logits, &kvcl_cmd_eval,
-    &kvcl_cmd_perplexity, &kvcl_cmd_capture, &kvcl_cmd_svd,
+    &kvcl_cmd_run,        &kvcl_cmd_devices, &kvcl_cmd_compare,  &kvcl_cmd_bench,    &kvcl_cmd_plan,
+    &kvcl_cmd_tokenize,   &kvcl_cmd_inspect, &kvcl_cmd_quantize, &kvcl_cmd_logits,   &kvcl_cmd_eval,
+    &kvcl_cmd_perplexity, &kvcl_cmd_capture, &kvcl_cmd_svd,      &kvcl_cmd_frontier,
 };
 
 static void print_listing(FILE *f)
