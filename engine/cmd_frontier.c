@@ -12,6 +12,9 @@
 #include <stdio.h>
 
 #define SPREAD 128u /* queries lie among that many newest tokens, if they are fewer */
+#define DEFAULT_SKETCHES                                                                        \
+    "oracle,rp16,pca32,whitened32,balanced32,balanced48/int4,lm1/pre,lm2/post,lm2/pre,lm3/pre," \
+    "box16"
 #define AT(member) .offset = offsetof(kvcl_frontier_opts, member)
 
 static const kvcl_opt options[] = {
@@ -54,10 +57,9 @@ static const kvcl_opt options[] = {
      .kind = KVCL_OPT_STRING,
      AT(sketches),
      .arg = "LIST",
-     .def = "oracle,rp16,pca32,whitened32,balanced32,balanced48/int4,lm1/pre,lm2/post,lm2/pre,"
-            "lm3/pre,box16",
      .help = "what a step reads of every key, with comma between: oracle, rp<s>, pca<s>, "
-             "whitened<s>, balanced<s> (/int8 or /int4), lm<1 to 4> (/pre or /post), box<tokens>"},
+             "whitened<s>, balanced<s> (/int8 or /int4), lm<1 to 4> (/pre or /post), box<tokens>; "
+             "default, of what suits the model: " DEFAULT_SKETCHES},
     {.names = {"--rule"},
      .kind = KVCL_OPT_STRING,
      AT(rules),
@@ -201,6 +203,25 @@ static kvcl_status create_table(kvcl_frontier *f)
 
 /* ---- begin and end ------------------------------------------------------------------------- */
 
+/* Sketches that do not suit the model: refused when they were asked for, else left out. */
+static kvcl_status check_specs(kvcl_frontier *f)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < f->n_specs; i++) {
+        const char *why = kvcl_frontier_spec_unfit(&f->specs[i], f->D);
+        KVCL_CHECK(f->app.ctx, !why || !f->o->sketches, KVCL_E_ARG,
+                   "--sketch %s does not suit this model, whose heads have %u dimensions: %s",
+                   f->specs[i].name, f->D, why);
+        if (why)
+            kvcl_app_note(&f->app, "without %s: heads have %u dimensions, and %s", f->specs[i].name,
+                          f->D, why);
+        else
+            f->specs[n++] = f->specs[i];
+    }
+    f->n_specs = n;
+    return KVCL_OK;
+}
+
 static kvcl_status read_shape(kvcl_frontier *f)
 {
     const kvcl_hparams *hp = &f->app.model->hp;
@@ -211,8 +232,7 @@ static kvcl_status read_shape(kvcl_frontier *f)
     f->n_kv_heads = hp->n_kv_heads;
     f->D = hp->head_dim;
     f->scale = (double)hp->attn_scale;
-    for (uint32_t i = 0; i < f->n_specs; i++)
-        KVCL_TRY(kvcl_frontier_spec_check(ctx, &f->specs[i], f->D));
+    KVCL_TRY(check_specs(f));
     KVCL_TRY(kvcl_mem_array(ctx, f->n_layers, sizeof(bool), "a choice of layers", &layer));
     f->layer = layer;
     KVCL_TRY(kvcl_mem_array(ctx, f->n_heads, sizeof(bool), "a choice of heads", &head));
@@ -302,7 +322,8 @@ static kvcl_status frontier(kvcl_frontier *f)
     const kvcl_frontier_opts *o = f->o;
     kvcl_ctx *ctx = f->app.ctx;
     KVCL_CHECK(ctx, o->text, KVCL_E_ARG, "no input: give a text with --text FILE");
-    KVCL_TRY(kvcl_frontier_specs_read(ctx, o->sketches, f->specs, &f->n_specs));
+    KVCL_TRY(kvcl_frontier_specs_read(ctx, o->sketches ? o->sketches : DEFAULT_SKETCHES, f->specs,
+                                      &f->n_specs));
     KVCL_TRY(kvcl_frontier_rules_read(ctx, o->rules, f->rules, &f->n_rules));
     KVCL_TRY(check_outputs(ctx, o));
     KVCL_TRY(kvcl_app_open_engine(&f->app, &o->model));

@@ -52,8 +52,8 @@ kvcl_status kvcl_frontier_specs_read(kvcl_ctx *ctx, const char *list, kvcl_front
                                      uint32_t *n_out);
 kvcl_status kvcl_frontier_rules_read(kvcl_ctx *ctx, const char *list, kvcl_frontier_rule *out,
                                      uint32_t *n_out);
-/* E_UNSUPPORTED when a sketch does not suit heads of D dimensions. */
-kvcl_status kvcl_frontier_spec_check(kvcl_ctx *ctx, const kvcl_frontier_spec *s, uint32_t D);
+/* Why a sketch does not suit heads of D dimensions; NULL when it does. */
+const char *kvcl_frontier_spec_unfit(const kvcl_frontier_spec *s, uint32_t D);
 /* Bytes per token and KV head; bases, means and scales, which a sequence has once, not counted. */
 double kvcl_frontier_spec_bytes(const kvcl_frontier_spec *s, uint32_t D);
 /* THETA is for RANDOM alone, and RANDOM for THETA alone. */
@@ -191,6 +191,9 @@ typedef struct kvcl_frontier_cell {
     uint64_t n_broken; /* promises: a missed one of k, more lost than certified or than delta */
 } kvcl_frontier_cell;
 
+/* Cold tokens whose score lies outside of [low, high]. */
+uint64_t kvcl_frontier_violations(const kvcl_frontier_query *q, const float *low,
+                                  const float *high);
 /* Adds what a rule did to a query. */
 void kvcl_frontier_count(const kvcl_frontier_rule *rule, bool proves, double certificate,
                          const kvcl_frontier_query *q, const uint8_t *kept,

@@ -154,23 +154,24 @@ static kvcl_status put_heads(const kvcl_frontier *f, uint32_t rule, kvcl_os_out 
         return KVCL_OK;
     file_name("heads", f->rules[rule].name, name, sizeof name);
     KVCL_TRY(put_matrix(f, rule, spec, out));
-    KVCL_TRY(kvcl_put(out,
-                      "set title model.': unread by %s, scan, with %s'.conditions\nset xlabel "
-                      "'query head'\nset ylabel 'layer'\nset xrange [-0.5:%u.5]\nset yrange "
-                      "[-0.5:%u.5]\nset cbrange [0:100]\nset cblabel 'cold tokens unread, %%'\n"
-                      "unset key\nunset grid\nset palette defined (0 '#f7fbff', 50 '#6baed6', 100 "
-                      "'#08306b')\n",
-                      f->rules[rule].name, f->specs[spec].name, f->n_heads - 1, f->n_layers - 1));
+    KVCL_TRY(
+        kvcl_put(out,
+                 "set title model.': unread by %s, scan, with %s'.conditions\nset xlabel "
+                 "'query head'\nset ylabel 'layer'\nset xrange [-0.5:%u.5]\nset yrange "
+                 "[-0.5:%u.5]\nset cbrange [0:100]\nset cblabel 'cold tokens unread, %%'\n"
+                 "unset key\nunset grid\nset palette defined (0 '#ffffff', 100 '#4292c6')\nset "
+                 "xtics 1\nset ytics 1\n",
+                 f->rules[rule].name, f->specs[spec].name, f->n_heads - 1, f->n_layers - 1));
+    const bool has_room = f->n_heads <= 16 && f->n_layers <= 32; /* for numbers in the cells */
     for (int svg = 0; svg < 2; svg++) {
         KVCL_TRY(put_terminal(out, svg, name));
         KVCL_TRY(kvcl_put(out,
-                          "plot $h%u using 1:2:(0.5):(0.5):3 with boxxyerror fillstyle solid "
-                          "border linecolor palette%s\n",
-                          rule,
-                          f->n_heads <= 16 && f->n_layers <= 32
-                              ? ", '' using 1:2:(sprintf('%.0f', $3)) with labels textcolor rgb "
-                                "'#ff7f0e'"
-                              : ""));
+                          "plot $h%u using 1:2:(0.5):(0.5):3 with boxxyerror linecolor palette "
+                          "fillstyle solid",
+                          rule));
+        if (has_room)
+            KVCL_TRY(kvcl_put(out, ", $h%u using 1:2:(sprintf('%%.0f', $3)) with labels", rule));
+        KVCL_TRY(kvcl_put(out, "\n"));
     }
     return kvcl_put(out, "set output\n");
 }

@@ -72,7 +72,9 @@ static void print_title(const kvcl_frontier *f, uint32_t rule)
         printf("at most %g of the attention weights may be lost", r->value);
     else
         printf("scores below %g by the source's bound, which is none, stay unread", r->value);
-    puts(r->z > 0 ? "; errors taken for some deviations: no proof\n" : "\n");
+    if (r->z > 0)
+        printf("; errors taken for %g deviations: no proof", r->z);
+    puts("\n");
 }
 
 static void print_rule(const kvcl_frontier *f, uint32_t rule)

@@ -197,6 +197,14 @@ double kvcl_frontier_apply(const kvcl_frontier_rule *rule, bool scan, const kvcl
 
 /* ---- what it did --------------------------------------------------------------------------- */
 
+uint64_t kvcl_frontier_violations(const kvcl_frontier_query *q, const float *low, const float *high)
+{
+    uint64_t n = 0;
+    for (uint32_t t = q->begin; t < q->end; t++)
+        n += !(q->score[t] >= low[t] && q->score[t] <= high[t]);
+    return n;
+}
+
 static const uint32_t tops[KVCL_FRONTIER_TOPS] = {8, 32, 64};
 
 /* A promise of the k best covers fewer, too; above them, of k itself. */

@@ -143,14 +143,6 @@ static void score_query(const kvcl_frontier *f, const float *q, uint32_t i, cons
 
 /* ---- one sketch ---------------------------------------------------------------------------- */
 
-static uint64_t count_violations(const kvcl_frontier_query *q, const float *low, const float *high)
-{
-    uint64_t n = 0;
-    for (uint32_t t = q->begin; t < q->end; t++)
-        n += !(q->score[t] >= low[t] && q->score[t] <= high[t]);
-    return n;
-}
-
 /* All rules of one z on one query of one head. */
 static void apply_rules(kvcl_frontier *f, const unit *u, uint32_t spec, uint32_t head, double z,
                         const kvcl_frontier_query *q, work *w)
@@ -208,7 +200,7 @@ static void measure_query(kvcl_frontier *f, const unit *u, uint32_t spec, uint32
         const float *row = query_at(f, u, h, i);
         kvcl_frontier_bounds(&w->sketch, row, q->score, q->n, f->scale, 0, w->low, w->high);
         f->n_violated[((size_t)spec * f->n_layers + u->layer) * f->n_heads + u->first + h] +=
-            count_violations(q, w->low, w->high);
+            kvcl_frontier_violations(q, w->low, w->high);
         apply_rules(f, u, spec, h, 0, q, w);
         for (uint32_t r = 0; r < f->n_rules; r++) {
             const double z = f->rules[r].z;

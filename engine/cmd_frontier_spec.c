@@ -149,18 +149,13 @@ kvcl_status kvcl_frontier_rules_read(kvcl_ctx *ctx, const char *list, kvcl_front
     return KVCL_OK;
 }
 
-kvcl_status kvcl_frontier_spec_check(kvcl_ctx *ctx, const kvcl_frontier_spec *s, uint32_t D)
+const char *kvcl_frontier_spec_unfit(const kvcl_frontier_spec *s, uint32_t D)
 {
     if (s->kind == KVCL_SKETCH_LEVELS)
-        KVCL_CHECK(ctx, D % 32 == 0 && D <= 256, KVCL_E_UNSUPPORTED,
-                   "--sketch %s needs heads of a multiple of 32 dimensions up to 256, and this "
-                   "model has %u; leave it out",
-                   s->name, D);
-    if (s->kind != KVCL_SKETCH_LEVELS && s->kind != KVCL_SKETCH_BOX)
-        KVCL_CHECK(ctx, s->n <= D, KVCL_E_ARG,
-                   "--sketch %s: a head of this model has %u dimensions; take fewer coordinates",
-                   s->name, D);
-    return KVCL_OK;
+        return D % 32 == 0 && D <= 256 ? NULL : "it needs a multiple of 32 up to 256";
+    if (s->kind != KVCL_SKETCH_BOX && s->n > D)
+        return "take fewer coordinates";
+    return NULL;
 }
 
 double kvcl_frontier_spec_bytes(const kvcl_frontier_spec *s, uint32_t D)

@@ -4,14 +4,16 @@
 #include <ctype.h>
 #include <stdio.h>
 
-const char kvcl_opt_exit_codes[] = "  0  success\n"
-                                   "  1  failure while running\n"
-                                   "  2  wrong usage\n"
-                                   "  3  an input file is malformed\n"
-                                   "  5  device or OpenCL failure, no such device\n"
-                                   "  6  out of host or device memory\n"
-                                   "  7  an exact device computed other bits (compare)\n"
-                                   "130  interrupted by Ctrl-C\n";
+const char kvcl_opt_exit_codes[] =
+    "  0  success\n"
+    "  1  failure while running\n"
+    "  2  wrong usage\n"
+    "  3  an input file is malformed\n"
+    "  5  device or OpenCL failure, no such device\n"
+    "  6  out of host or device memory\n"
+    "  7  an exact device computed other bits (compare), a proved bound does not hold "
+    "(frontier)\n"
+    "130  interrupted by Ctrl-C\n";
 
 static bool has_value(const kvcl_opt *o)
 {
