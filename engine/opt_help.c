@@ -11,8 +11,7 @@ const char kvcl_opt_exit_codes[] =
     "  3  an input file is malformed\n"
     "  5  device or OpenCL failure, no such device\n"
     "  6  out of host or device memory\n"
-    "  7  an exact device computed other bits (compare), a proved bound does not hold "
-    "(frontier)\n"
+    "  7  an exact device computed other bits (compare), a bound broke (frontier)\n"
     "130  interrupted by Ctrl-C\n";
 
 static bool has_value(const kvcl_opt *o)
