@@ -275,12 +275,12 @@ static float level_of(uint bits, __local const float *level, uint code)
 static float value_of(const kvcl_rows *r, const kvcl_turning *tn, __local const float *z, uint t,
                       uint d, float step)
 {
-    float x = fma(step, z[d], r->means[d]);
+    float x = kvcl_zero(fma(step, z[d], r->means[d]));
     if (d >= tn->n_rot)
         return x;
     kvcl_pair p = kvcl_pair_of(d, tn->n_rot, tn->pairing);
     uint upper = d != p.a, e = upper ? p.a : p.a + p.apart;
-    float y = fma(step, z[e], r->means[e]);
+    float y = kvcl_zero(fma(step, z[e], r->means[e]));
     __global const float *cs = tn->table + t * tn->n_rot + 2 * p.i;
     float c = cs[0], sine = cs[1], ys = y * sine;
     return kvcl_zero(fma(x, c, upper ? ys : -ys));
@@ -347,9 +347,9 @@ static void decode_channels(const kvcl_rows *r, __local const float *level)
         uint codes = kvcl_codes4(r->bits, r->words, KVCL_TOKENS, D, d0 / 4, t);
         for (uint i = 0; i < 4; i++)
             store(r, (d0 + i) * KVCL_TOKENS + t,
-                  fma(vload_half(d0 + i, r->scales),
-                      level_of(r->bits, level, codes >> (8 * i) & 255u),
-                      vload_half(D + d0 + i, r->scales)));
+                  kvcl_zero(fma(vload_half(d0 + i, r->scales),
+                                level_of(r->bits, level, codes >> (8 * i) & 255u),
+                                vload_half(D + d0 + i, r->scales))));
     }
 }
 

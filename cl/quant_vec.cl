@@ -277,13 +277,13 @@ static void decode_k16(const kvcl_rows *r, const kvcl_turning *tn, const kvcl_ma
         x[d] = levels16(r, t, KVCL_TOKENS, D, d, t0);
     if (r->log_b == 0) {
         for (uint d = 0; d < D; d++)
-            x[d] = fma((float16)(vload_half(d, r->scales)), x[d],
-                       (float16)(vload_half(D + d, r->scales)));
+            x[d] = kvcl_zero16(fma((float16)(vload_half(d, r->scales)), x[d],
+                                   (float16)(vload_half(D + d, r->scales))));
     } else {
         float16 step = vload_half16(0, r->scales + t0) * kvcl_head_up(r->log_b);
         kvcl_fwht_across(x, D, r->log_b);
         for (uint d = 0; d < D; d++)
-            x[d] = fma(step, x[d], (float16)(r->means[d]));
+            x[d] = kvcl_zero16(fma(step, x[d], (float16)(r->means[d])));
     }
     turn16(tn, t0, x);
     for (uint d = 0; d < D; d++)
@@ -299,7 +299,8 @@ static void decode_v(const kvcl_rows *r, const kvcl_magnitudes *levels, uint t)
         x[i] = kvcl_stages_within(levels16(r, levels, r->D, KVCL_TOKENS, t, i * V));
     kvcl_fwht_across(x, n, r->log_b - 4);
     for (uint i = 0; i < n; i++)
-        store16(r, t * r->D + i * V, fma(step, x[i], vload16(0, r->means + i * V)));
+        store16(r, t * r->D + i * V,
+                kvcl_zero16(fma(step, x[i], vload16(0, r->means + i * V))));
 }
 
 __kernel void kvcl_quant_dec_vec(KVCL_QUANT_PARAMS(__global, __global const),

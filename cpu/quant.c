@@ -292,7 +292,7 @@ static void from_levels(uint32_t head_dim, const int8_t *levels, uint16_t scale,
         x[d] = (float)levels[d];
     kvcl_cpu_fwht_head(head_dim, x); // exact: sums of at most 256 levels
     for (uint32_t d = 0; d < head_dim; d++)
-        x[d] = fmaf(step, x[d], mean[d]);
+        x[d] = kvcl_zero(fmaf(step, x[d], mean[d]));
 }
 
 static void decode_v(const dec_task *t)
@@ -322,8 +322,9 @@ static void decode_k(const dec_task *t)
         size_t pos = (size_t)t->page * KVCL_TOKENS + k;
         if (s->form == KVCL_QUANT_CHANNEL) {
             for (uint32_t d = 0; d < D; d++)
-                x[d] = fmaf(kvcl_f16_to_f32(t->in.k_scales[d]), (float)t->levels[k * D + d],
-                            kvcl_f16_to_f32(t->in.k_means[d]));
+                x[d] =
+                    kvcl_zero(fmaf(kvcl_f16_to_f32(t->in.k_scales[d]),
+                                   (float)t->levels[k * D + d], kvcl_f16_to_f32(t->in.k_means[d])));
         } else {
             from_levels(D, t->levels + k * D, t->in.k_scales[k], mean, x);
         }

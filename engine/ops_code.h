@@ -97,8 +97,8 @@ typedef struct kvcl_quant_enc_args {
 
 /* quant_dec - quant pages to raw pages.
  *   x~ as above: v~ = fma(up * step, (float)h, mean), h the exact integer transform of the levels;
- *   CHANNEL: fma(step, (float)c, mean).  PRE with table present and a pairing: K is then rotated
- *   by table row 64 page + t, as rope_store rotates; else it is left as it was before rotation.
+ *   CHANNEL: fma(step, (float)c, mean); never -0.  PRE with table present and a pairing: K is then
+ *   rotated by table row 64 page + t, as rope_store rotates; else it is left as it was before.
  *   Written rounded to type_k / type_v.
  * twins: cl/quant.cl  cpu/quant.c  tests/case_quant.c */
 typedef struct kvcl_quant_dec_args {
