@@ -1,14 +1,9 @@
 # cl.cmake - the OpenCL backend of kvcl_static.  OpenCL and CLBlast are loaded at run time: only
-# OpenCL's headers and xxHash's are needed here.
+# OpenCL's headers are needed here.
 find_path(OPENCL_HEADERS NAMES CL/cl.h OpenCL/opencl.h)
-find_path(XXHASH_HEADERS NAMES xxhash.h)
 if(NOT OPENCL_HEADERS)
   message(FATAL_ERROR "OpenCL's headers are missing (Debian: opencl-c-headers); ./dev setup "
                       "installs them, -DKVCL_OPENCL=OFF builds without OpenCL")
-endif()
-if(NOT XXHASH_HEADERS)
-  message(FATAL_ERROR "xxhash.h is missing (Debian: libxxhash-dev); ./dev setup installs it, "
-                      "-DKVCL_OPENCL=OFF builds without OpenCL")
 endif()
 
 set(KVCL_CL_KERNELS
@@ -42,5 +37,5 @@ target_sources(kvcl_static PRIVATE
     cl/cl_selftest.c cl/cl_rope.c cl/cl_kv.c cl/cl_attn.c cl/cl_fwht.c cl/cl_quant.c
     cl/cl_attn_quant.c cl/cl_block.c cl/cl_gram.c cl/cl_spectral.c cl/cl_attn_spectral.c
     cl/cl_holo.c cl/cl_rans.c cl/cl_rest.c cl/cl_svd.c ${KVCL_CL_EMBEDDED})
-target_include_directories(kvcl_static SYSTEM PUBLIC ${OPENCL_HEADERS} ${XXHASH_HEADERS})
+target_include_directories(kvcl_static SYSTEM PUBLIC ${OPENCL_HEADERS})
 target_compile_definitions(kvcl_static PUBLIC KVCL_WITH_OPENCL)

@@ -32,6 +32,7 @@ typedef struct kvcl_cache_rope {
 
 typedef struct kvcl_cache_tier {
     kvcl_dev *dev; /* keeps */
+    bool on_disk;  /* dev is NULL */
     kvcl_codec_spec codec;
     uint32_t tokens; /* capacity; 0: all that is left (the last tier only) */
 } kvcl_cache_tier;
@@ -44,6 +45,7 @@ typedef struct kvcl_cache_options {
     uint32_t n_hot, n_sink;   /* tokens; n_hot is not used without further tiers */
     uint32_t n_tiers;         /* below the hot one */
     kvcl_cache_tier tiers[KVCL_CACHE_TIERS];
+    const char *tier_dir; /* of tiers on disk; keeps */
 } kvcl_cache_options;
 
 /* Sizes of all that a cache allocates: pure, so that it can be told before. */

@@ -94,6 +94,8 @@ static kvcl_status make_tier(kvcl_cache_layout *l, kvcl_dev *dev, uint32_t i, si
     s->name = l->opt.n_tiers == 1 ? "cold" : two[i];
     s->main_dev = dev;
     s->dev = o->dev ? o->dev : dev;
+    s->on_disk = o->on_disk;
+    s->dir = l->opt.tier_dir;
     s->tokens = o->tokens;
     s->n_layers = l->opt.n_layers;
     s->n_slots = tier_slots(l, i);
@@ -192,7 +194,8 @@ static void tier_stats(const kvcl_cache *c, uint32_t i, uint32_t n_tokens, kvcl_
     const kvcl_tier *t = &c->l.tiers[i];
     size_t slots = (size_t)t->n_layers * t->map.n_slots;
     snprintf(out->tier, sizeof out->tier, "%s", t->name);
-    snprintf(out->device, sizeof out->device, "%s", t->dev->info.id);
+    snprintf(out->device, sizeof out->device, "%s", t->on_disk ? "disk" : t->dev->info.id);
+    out->on_disk = t->on_disk;
     snprintf(out->codec, sizeof out->codec, "%s", t->plan.spec.name);
     out->n_tokens = n_tokens;
     out->capacity = t->map.n_slots * KVCL_PAGE_TOKENS;
@@ -239,7 +242,7 @@ void kvcl_cache_stats_get(const kvcl_cache *c, kvcl_cache_stats *out)
     out->total_bytes = out->sink_bytes + out->mean_bytes + out->basis_bytes + out->staging_bytes +
                        out->scratch_bytes;
     for (uint32_t i = 0; i < out->n_tiers; i++)
-        out->total_bytes += out->tiers[i].bytes;
+        *(out->tiers[i].on_disk ? &out->disk_bytes : &out->total_bytes) += out->tiers[i].bytes;
     double raw = (hot + sink) * raw_bits * row;
     out->read_bytes = (uint64_t)((raw + coded) / 8.0);
     if (n_coded)

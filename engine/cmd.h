@@ -143,7 +143,7 @@ typedef struct kvcl_model_opts {
     }
 
 typedef struct kvcl_cache_opts {
-    const char *preset, *mem;
+    const char *preset, *mem, *tier_dir;
     kvcl_opt_list tiers;
 } kvcl_cache_opts;
 
@@ -165,13 +165,20 @@ typedef struct kvcl_cache_opts {
          .arg = "NAME=[DEVICE:]CODEC[:TOKENS]",                                                  \
          .env = "KVCL_TIER",                                                                     \
          .help = "one tier, hot, warm or cold, by hand; once for each, or with comma between: "  \
-                 "hot=raw:64, warm=quant8:512, cold=cpu:quant4; what is not said comes from "    \
-                 "--cache"},                                                                     \
+                 "hot=raw:64, warm=quant8:512, cold=cpu:quant4; disk as a device keeps its "     \
+                 "pages in a file: cold=disk:quant4; what is not said comes from --cache"},      \
+        {.names = {"--tier-dir"},                                                                \
+         .kind = KVCL_OPT_STRING,                                                                \
+         .offset = offsetof(s, cache.tier_dir),                                                  \
+         .arg = "DIR",                                                                           \
+         .env = "KVCL_TIER_DIR",                                                                 \
+         .help = "folder of the files of tiers on disk, which have no name there and go with "   \
+                 "the program; default: TMPDIR, else /tmp (which may itself be memory)"},        \
     {                                                                                            \
         .names = {"--cache-mem"}, .kind = KVCL_OPT_STRING, .offset = offsetof(s, cache.mem),     \
         .arg = "SIZE", .env = "KVCL_CACHE_MEM",                                                  \
-        .help = "most bytes of the cache (512M, 2G); without --cache the best preset that fits " \
-                "is taken, else it must fit"                                                     \
+        .help = "most bytes of the cache in memory (512M, 2G); without --cache the best preset " \
+                "that fits is taken, else it must fit"                                           \
     }
 
 /* ---- what a subcommand opens --------------------------------------------------------------- */

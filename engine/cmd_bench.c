@@ -240,12 +240,15 @@ static double weight_rate(const bench *b, const bench_test *t)
 static void print_cache(const bench *b)
 {
     kvcl_cache_stats st;
-    char all[32], read[32];
+    char all[32], read[32], disk[32];
     kvcl_session_cache_stats(b->app.session, &st);
     kvcl_show_size(kvcl_session_cache_bytes(b->app.session), all, sizeof all);
     kvcl_show_size(st.read_bytes, read, sizeof read);
-    printf("%scache %s: %s, %.2f bits an element; a token reads %s of it\n",
-           b->bandwidth > 0 ? "" : "\n", b->app.cache_words, all, st.bits_per_elem_all, read);
+    kvcl_show_size(st.disk_bytes, disk, sizeof disk);
+    printf("%scache %s: %s%s%s, %.2f bits an element; a token reads %s of it\n",
+           b->bandwidth > 0 ? "" : "\n", b->app.cache_words, all,
+           st.disk_bytes ? " and on disk " : "", st.disk_bytes ? disk : "", st.bits_per_elem_all,
+           read);
 }
 
 static void print_table(bench *b)
@@ -325,6 +328,7 @@ static kvcl_status print_json(const bench *b)
     json_object_set_new(root, "cache", json_string(b->app.cache_words));
     json_object_set_new(root, "cache_bytes",
                         json_integer((json_int_t)kvcl_session_cache_bytes(b->app.session)));
+    json_object_set_new(root, "cache_disk_bytes", json_integer((json_int_t)st.disk_bytes));
     json_object_set_new(root, "cache_read_bytes_per_token",
                         json_integer((json_int_t)st.read_bytes));
     json_object_set_new(root, "read_bytes_per_s", json_real(b->bandwidth));

@@ -14,7 +14,7 @@
 
 kvcl_status kvcl_cache_wish_read(kvcl_ctx *ctx, const kvcl_cache_opts *o, kvcl_cache_wish *out)
 {
-    *out = (kvcl_cache_wish){.preset = o->preset};
+    *out = (kvcl_cache_wish){.preset = o->preset, .tier_dir = o->tier_dir};
     for (size_t i = 0; i < o->tiers.n; i++)
         KVCL_TRY(kvcl_wish_add_tier(ctx, "--tier", o->tiers.item[i], out));
     if (!o->mem)
@@ -36,7 +36,9 @@ static void write_words(const kvcl_session_options *s, const kvcl_planner_plan *
     out[0] = 0;
     for (uint32_t i = 0; i < c->n_tiers && n < cap; i++) {
         const kvcl_planner_tier *t = &c->tiers[i];
-        const char *dev = s->tiers[i].dev ? kvcl_device_get_info(s->tiers[i].dev)->id : "";
+        const char *dev = t->on_disk        ? KVCL_WISH_DISK
+                          : s->tiers[i].dev ? kvcl_device_get_info(s->tiers[i].dev)->id
+                                            : "";
         n += (size_t)snprintf(out + n, cap - n, "%s%s=%s%s%s", i ? " " : "",
                               kvcl_wish_names[t->wish], dev, *dev ? ":" : "",
                               i == 0 && s->type_k != s->type_v ? "raw" : t->codec);
@@ -157,6 +159,7 @@ static void apply(const cache_view *v, const kvcl_planner_choice *c, kvcl_sessio
     for (uint32_t i = 0; i < c->n_tiers; i++) {
         kvcl_dev *dev = v->devs[c->tiers[i].device];
         s->tiers[i] = (kvcl_tier_options){.dev = dev == v->app->dev ? NULL : dev,
+                                          .on_disk = c->tiers[i].on_disk,
                                           .codec = i ? c->tiers[i].codec : NULL,
                                           .tokens = c->tiers[i].tokens};
     }
@@ -198,8 +201,9 @@ static kvcl_status make_view(kvcl_app *app, const kvcl_cache_wish *wish,
     view->devices[0].may_choose = true;
     for (int i = 0; i < KVCL_MAX_TIERS; i++) {
         kvcl_dev *dev;
-        view->tier_device[i] = -1;
-        if (!wish->tier[i].device[0])
+        bool disk = strcmp(wish->tier[i].device, KVCL_WISH_DISK) == 0;
+        view->tier_device[i] = disk ? KVCL_PLANNER_DISK : KVCL_PLANNER_UNSAID;
+        if (disk || !wish->tier[i].device[0])
             continue;
         KVCL_TRY(open_tier_device(app, wish->tier[i].device, &dev));
         view->tier_device[i] = (int32_t)add_device(out, dev);
@@ -241,6 +245,7 @@ kvcl_status kvcl_app_plan_cache(kvcl_app *app, const kvcl_cache_wish *wish, kvcl
     cache_view v;
     kvcl_session_options base = *s;
     KVCL_TRY(take_types(app, wish, &base));
+    base.tier_dir = wish->tier_dir;
     if (base.n_ctx == 0)
         base.n_ctx = kvcl_min_u32(kvcl_model_get_info(app->model)->n_ctx_train, 8192);
     KVCL_TRY(make_view(app, wish, &base, &v));
@@ -255,8 +260,11 @@ static void note_plan(const kvcl_app *app)
 {
     if (app->common->verbose == 0)
         return;
-    kvcl_app_note(app, "cache %s: %.1f MiB planned, %.2f bits an element", app->cache_words,
-                  (double)app->plan.sizes.cache_bytes / 1048576.0, app->plan.sizes.bits_per_elem);
+    kvcl_app_note(app,
+                  "cache %s: %.1f MiB of memory and %.1f MiB of disk planned, %.2f bits an "
+                  "element",
+                  app->cache_words, (double)app->plan.sizes.cache_bytes / 1048576.0,
+                  (double)app->plan.sizes.disk_bytes / 1048576.0, app->plan.sizes.bits_per_elem);
     for (uint32_t i = 0; i < app->plan.n_reasons; i++)
         kvcl_app_note(app, "cache: %s", app->plan.reasons[i]);
 }
@@ -313,7 +321,7 @@ static void note_memory(const kvcl_app *app, const kvcl_session *session)
 void kvcl_app_note_cache(const kvcl_app *app, const kvcl_session *session)
 {
     kvcl_cache_stats st;
-    char size[32], read[32];
+    char size[32], read[32], disk[32];
     if (app->common->verbose == 0)
         return;
     kvcl_session_cache_stats(session, &st);
@@ -327,9 +335,11 @@ void kvcl_app_note_cache(const kvcl_app *app, const kvcl_session *session)
     kvcl_app_note_drift(app, "", session);
     kvcl_show_size(st.total_bytes, size, sizeof size);
     kvcl_show_size(st.read_bytes, read, sizeof read);
+    kvcl_show_size(st.disk_bytes, disk, sizeof disk);
     kvcl_app_note(app,
-                  "  in all     %s with sinks, means, staging and scratch; %.2f bits an element, "
-                  "the coded tokens %.2f; %s read for the next token",
-                  size, st.bits_per_elem_all, st.bits_per_elem, read);
+                  "  in all     %s with sinks, means, staging and scratch%s%s%s; %.2f bits an "
+                  "element, the coded tokens %.2f; %s read for the next token",
+                  size, st.disk_bytes ? ", " : "", st.disk_bytes ? disk : "",
+                  st.disk_bytes ? " on disk" : "", st.bits_per_elem_all, st.bits_per_elem, read);
     note_memory(app, session);
 }

@@ -61,7 +61,8 @@ typedef struct kvcl_eval_text {
     double nll;               /* sum over positions */
     double *att;              /* [n_layers] relative error of attention's output, mean */
     double bits, bits_all;    /* per element: of coded tokens, of all tokens */
-    uint64_t bytes, read;     /* allocated for pages; read by one more token */
+    uint64_t bytes, disk;     /* allocated for pages: of memory, of disk */
+    uint64_t read;            /* by one more token */
     double seconds_per_token; /* of untapped steps, the 10 % quantile */
 } kvcl_eval_text;
 
@@ -147,7 +148,7 @@ typedef struct kvcl_eval_sum {
     uint32_t att_worst_layer;
     double *att; /* [n_layers]; of the run's numbers */
     double bits, bits_all;
-    uint64_t bytes, read;
+    uint64_t bytes, disk, read;
     double seconds_per_token; /* best place */
     uint32_t hits[KVCL_EVAL_FILES], n_asked[KVCL_EVAL_FILES], n_hits, n_prompts;
     double answer_kl, answer_kl_max; /* mean over the answers' tokens */

@@ -29,6 +29,7 @@ static kvcl_status add(kvcl_ctx *ctx, const kvcl_eval_opts *o, kvcl_eval_configs
     kvcl_eval_config *e = &c->list[c->n++];
     memcpy(e->name, name, strlen(name) + 1);
     e->n_sinks = (uint32_t)o->n_sinks;
+    e->wish.tier_dir = o->cache.tier_dir;
     *out = e;
     return KVCL_OK;
 }

@@ -43,18 +43,19 @@ static void print_quality(const kvcl_eval *e, const kvcl_eval_sum *sums)
 static void print_cost(const kvcl_eval *e, const kvcl_eval_sum *sums)
 {
     kvcl_table t;
-    char bytes[24], reads[24];
+    char bytes[24], disk[24], reads[24];
     kvcl_table_init(&t, "configuration|tiers|>cache|>read per token|>tokens/s|>positions");
     for (size_t c = 0; c < e->configs.n; c++) {
         const kvcl_eval_sum *s = &sums[c];
         if (s->n_places == 0)
             continue;
         kvcl_show_size(s->bytes, bytes, sizeof bytes);
+        kvcl_show_size(s->disk, disk, sizeof disk);
         kvcl_show_size(s->read, reads, sizeof reads);
         kvcl_table_add(&t);
         kvcl_table_set(&t, 0, "%s", e->configs.list[c].name);
         kvcl_table_set(&t, 1, "%s", e->configs.list[c].words);
-        kvcl_table_set(&t, 2, "%s", bytes);
+        kvcl_table_set(&t, 2, s->disk ? "%s + %s on disk" : "%s", bytes, disk);
         kvcl_table_set(&t, 3, "%s", reads);
         kvcl_table_set(&t, 4, "%.1f", 1 / s->seconds_per_token);
         kvcl_table_set(&t, 5, "%u", s->n_positions);
@@ -159,13 +160,13 @@ static json_t *text_json(const kvcl_eval *e, const kvcl_eval_sum *s)
     for (uint32_t l = 0; l < kvcl_model_get_info(e->app.model)->n_layers; l++)
         json_array_append_new(att, json_real(s->att[l]));
     return json_pack(
-        "{s:I, s:I, s:f, s:f, s:{s:f, s:f, s:f, s:f}, s:f, s:f, s:f, s:o, s:I, s:I, s:f}",
+        "{s:I, s:I, s:f, s:f, s:{s:f, s:f, s:f, s:f}, s:f, s:f, s:f, s:o, s:I, s:I, s:I, s:f}",
         "n_places", (json_int_t)s->n_places, "n_positions", (json_int_t)s->n_positions,
         "bits_per_element", s->bits, "bits_per_element_all", s->bits_all, "kl", "mean", s->kl_mean,
         "median", s->kl_median, "p99", s->kl_p99, "max", s->kl_max, "same_top1", s->same_top1,
         "perplexity", s->ppl, "attention_error", s->att_mean, "attention_error_of_layers", att,
-        "cache_bytes", (json_int_t)s->bytes, "read_bytes_per_token", (json_int_t)s->read,
-        "tokens_per_second", 1 / s->seconds_per_token);
+        "cache_bytes", (json_int_t)s->bytes, "disk_bytes", (json_int_t)s->disk,
+        "read_bytes_per_token", (json_int_t)s->read, "tokens_per_second", 1 / s->seconds_per_token);
 }
 
 static json_t *retrieval_json(const kvcl_eval *e, const kvcl_eval_sum *s)
@@ -213,10 +214,10 @@ kvcl_status kvcl_eval_print_json(const kvcl_eval *e, const kvcl_eval_sum *sums)
 
 static kvcl_status write_heading(const kvcl_eval *e, kvcl_os_out *f)
 {
-    KVCL_TRY(kvcl_put(f,
-                      "configuration,tiers,positions,bits,bits_all,kl_mean,kl_median,kl_p99,kl_max,"
-                      "same_top1,perplexity,attention_error,cache_bytes,read_bytes_per_token,"
-                      "tokens_per_second,prompts,hits,answer_kl_mean,answer_kl_max"));
+    KVCL_TRY(kvcl_put(
+        f, "configuration,tiers,positions,bits,bits_all,kl_mean,kl_median,kl_p99,kl_max,"
+           "same_top1,perplexity,attention_error,cache_bytes,disk_bytes,read_bytes_per_token,"
+           "tokens_per_second,prompts,hits,answer_kl_mean,answer_kl_max"));
     for (size_t i = 0; i < e->o->retrieval.n; i++)
         KVCL_TRY(kvcl_put(f, ",hits_%zu,prompts_%zu", i + 1, i + 1));
     for (uint32_t l = 0; l < kvcl_model_get_info(e->app.model)->n_layers; l++)
@@ -228,11 +229,12 @@ static kvcl_status write_row(const kvcl_eval *e, size_t config, const kvcl_eval_
                              kvcl_os_out *f)
 {
     const kvcl_eval_config *c = &e->configs.list[config];
-    KVCL_TRY(kvcl_put(f, "%s,%s,%u,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%llu,%llu,%.6g",
+    KVCL_TRY(kvcl_put(f,
+                      "%s,%s,%u,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%llu,%llu,%llu,%.6g",
                       c->name, c->words, s->n_positions, s->bits, s->bits_all, s->kl_mean,
                       s->kl_median, s->kl_p99, s->kl_max, s->same_top1, s->ppl, s->att_mean,
-                      (unsigned long long)s->bytes, (unsigned long long)s->read,
-                      s->n_places ? 1 / s->seconds_per_token : 0));
+                      (unsigned long long)s->bytes, (unsigned long long)s->disk,
+                      (unsigned long long)s->read, s->n_places ? 1 / s->seconds_per_token : 0));
     KVCL_TRY(
         kvcl_put(f, ",%u,%u,%.9g,%.9g", s->n_prompts, s->n_hits, s->answer_kl, s->answer_kl_max));
     for (size_t i = 0; i < e->o->retrieval.n; i++)

@@ -153,6 +153,7 @@ static bool take_text(const kvcl_eval *e, const json_t *row, kvcl_eval_text *t)
     t->bits = real(row, "bits");
     t->bits_all = real(row, "bits_all");
     t->bytes = (uint64_t)real(row, "bytes");
+    t->disk = (uint64_t)real(row, "disk");
     t->read = (uint64_t)real(row, "read");
     t->seconds_per_token = real(row, "seconds_per_token");
     return t->is_done = true;
@@ -217,12 +218,12 @@ kvcl_status kvcl_eval_state_put_text(kvcl_eval *e, size_t config, size_t place)
         return KVCL_OK;
     snprintf(key, sizeof key, "%016llx", (unsigned long long)kvcl_eval_text_key(e, config, place));
     return put(e->state,
-               json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:I, s:I, s:f, s:o, s:o}", "key", key,
-                         "config", e->configs.list[config].name, "place", (json_int_t)place, "same",
-                         (json_int_t)t->n_same, "nll", t->nll, "bits", t->bits, "bits_all",
-                         t->bits_all, "bytes", (json_int_t)t->bytes, "read", (json_int_t)t->read,
-                         "seconds_per_token", t->seconds_per_token, "kl",
-                         array_of(t->kl, e->n_positions), "att",
+               json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:I, s:I, s:I, s:f, s:o, s:o}", "key",
+                         key, "config", e->configs.list[config].name, "place", (json_int_t)place,
+                         "same", (json_int_t)t->n_same, "nll", t->nll, "bits", t->bits, "bits_all",
+                         t->bits_all, "bytes", (json_int_t)t->bytes, "disk", (json_int_t)t->disk,
+                         "read", (json_int_t)t->read, "seconds_per_token", t->seconds_per_token,
+                         "kl", array_of(t->kl, e->n_positions), "att",
                          array_of(t->att, kvcl_model_get_info(e->app.model)->n_layers)));
 }
 

@@ -24,6 +24,7 @@ static void sum_text(const kvcl_eval *e, size_t config, double *kl, kvcl_eval_su
         s->bits += t->bits;
         s->bits_all += t->bits_all;
         s->bytes = t->bytes > s->bytes ? t->bytes : s->bytes;
+        s->disk = t->disk > s->disk ? t->disk : s->disk;
         s->read = t->read > s->read ? t->read : s->read;
     }
     if (s->n_places == 0)

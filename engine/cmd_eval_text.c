@@ -176,6 +176,7 @@ static void take_stats(measure *m)
     m->row->bits = s.bits_per_elem > 0 ? s.bits_per_elem : s.bits_per_elem_all;
     m->row->bits_all = s.bits_per_elem_all;
     m->row->bytes = kvcl_session_cache_bytes(c->session);
+    m->row->disk = s.disk_bytes;
     m->row->read = s.read_bytes;
     kvcl_app_note_drift(&m->e->app, c->name, c->session);
 }

@@ -96,16 +96,21 @@ static void print_table(const plan_run *r)
     for (size_t i = 0; (dev = device_at(app, i)) != NULL; i++)
         add_line(&t, kvcl_device_get_info(dev)->id, "in all",
                  bytes_on(p, kvcl_device_get_info(dev)->id));
+    if (p->disk_bytes)
+        add_line(&t, "disk", "in all", p->disk_bytes);
     if (r->program_bytes)
         add_line(&t, "host", "the program itself", r->program_bytes);
     printf("%s, context of %u tokens, prompts in steps of %u: cache %s\n\n",
            text_or(m->name, m->arch), r->s.n_ctx, r->s.n_batch ? r->s.n_batch : 512,
            app->cache_words);
     kvcl_table_print(&t, stdout, false, app->out_color);
-    char cache[32], total[32], memory[32];
+    char cache[32], total[32], memory[32], disk[32];
     kvcl_show_size(p->cache_bytes, cache, sizeof cache);
     kvcl_show_size(p->total_bytes, total, sizeof total);
-    printf("\ncache %s, %.2f bits an element; in all %s\n", cache, p->bits_per_elem, total);
+    kvcl_show_size(p->disk_bytes, disk, sizeof disk);
+    printf("\ncache %s%s%s, %.2f bits an element; in all %s of memory\n", cache,
+           p->disk_bytes ? " and on disk " : "", p->disk_bytes ? disk : "", p->bits_per_elem,
+           total);
     for (size_t i = 0; (dev = device_at(app, i)) != NULL; i++) {
         const kvcl_device_info *d = kvcl_device_get_info(dev);
         kvcl_show_size(d->mem_bytes, memory, sizeof memory);
@@ -125,10 +130,11 @@ static json_t *tiers_json(const plan_run *r)
     json_t *list = json_array();
     for (uint32_t i = 0; i < c->n_tiers; i++) {
         const kvcl_dev *dev = r->s.tiers[i].dev ? r->s.tiers[i].dev : r->app.dev;
-        json_array_append_new(
-            list, json_pack("{s:s, s:s, s:s, s:I}", "tier", kvcl_wish_names[c->tiers[i].wish],
-                            "device", kvcl_device_get_info(dev)->id, "codec", c->tiers[i].codec,
-                            "tokens", (json_int_t)c->tiers[i].tokens));
+        const char *where = c->tiers[i].on_disk ? KVCL_WISH_DISK : kvcl_device_get_info(dev)->id;
+        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:I}", "tier",
+                                              kvcl_wish_names[c->tiers[i].wish], "device", where,
+                                              "codec", c->tiers[i].codec, "tokens",
+                                              (json_int_t)c->tiers[i].tokens));
     }
     return list;
 }
@@ -153,13 +159,14 @@ static kvcl_status print_json(const plan_run *r)
     for (uint32_t i = 0; i < app->plan.n_reasons; i++)
         json_array_append_new(reasons, json_string(app->plan.reasons[i]));
     json_t *root = json_pack(
-        "{s:s, s:o, s:I, s:s, s:s, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:f, s:f}", "schema",
+        "{s:s, s:o, s:I, s:s, s:s, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:f, s:f}", "schema",
         "kvcl.plan/1", "model", kvcl_json_text(m->name, strlen(m->name)), "n_ctx",
         (json_int_t)r->s.n_ctx, "preset", app->plan.choice.name, "cache", app->cache_words, "tiers",
         tiers_json(r), "rows", rows, "devices", devices, "weight_bytes",
         (json_int_t)p->weight_bytes, "cache_bytes", (json_int_t)p->cache_bytes, "total_bytes",
-        (json_int_t)p->total_bytes, "program_bytes", (json_int_t)r->program_bytes,
-        "bits_per_element", p->bits_per_elem, "read_seconds_per_token", app->plan.read_s);
+        (json_int_t)p->total_bytes, "disk_bytes", (json_int_t)p->disk_bytes, "program_bytes",
+        (json_int_t)r->program_bytes, "bits_per_element", p->bits_per_elem,
+        "read_seconds_per_token", app->plan.read_s);
     if (root)
         json_object_set_new(root, "reasons", reasons);
     else
@@ -204,11 +211,14 @@ const kvcl_command kvcl_cmd_plan = {
     .name = "plan",
     .summary = "Tells what memory a model and its cache will take",
     .synopsis = "[-m FILE] [-c N] [--cache PRESET] [--tier ...] [--cache-mem SIZE] [option ...]",
-    .examples = "  kvcl plan -m model.gguf -c 32768                 # raw cache\n"
-                "  kvcl plan -m model.gguf -c 32768 --cache small   # old tokens in 2.6 bits\n"
-                "  kvcl plan -c 8192 --cache-mem 64M                # the best preset that fits\n"
-                "  kvcl plan --tier hot=gpu:raw:256 --tier cold=cpu:quant4\n",
-    .notes = "Nothing is computed and no weights are copied; devices are opened and, once, probed "
+    .examples =
+        "  kvcl plan -m model.gguf -c 32768                 # raw cache\n"
+        "  kvcl plan -m model.gguf -c 32768 --cache small   # old tokens in 2.6 bits\n"
+        "  kvcl plan -c 8192 --cache-mem 64M                # the best preset that fits\n"
+        "  kvcl plan --tier hot=gpu:raw:256 --tier cold=cpu:quant4\n"
+        "  kvcl plan --tier hot=raw:256 --tier cold=disk:quant4   # bytes of memory and disk\n",
+    .notes = "Nothing is computed, no weights are copied and no files made; devices are opened "
+             "and, once, probed "
              "for their speed ('kvcl devices --probe'). What stands in the table is what 'kvcl "
              "run' with the same options allocates.\n"
              "What does not fit is refused with the numbers: exit code 6.",

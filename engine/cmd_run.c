@@ -324,14 +324,18 @@ static void print_load(const run *r)
     const kvcl_app *app = &r->app;
     const kvcl_model_info *m = kvcl_model_get_info(app->model);
     const kvcl_device_info *d = kvcl_device_get_info(app->dev);
-    char weights[32], cache[32];
+    kvcl_cache_stats st;
+    char weights[32], cache[32], disk[32];
+    kvcl_session_cache_stats(app->session, &st);
     kvcl_show_size(m->tensor_bytes, weights, sizeof weights);
     kvcl_show_size(kvcl_session_cache_bytes(app->session), cache, sizeof cache);
+    kvcl_show_size(st.disk_bytes, disk, sizeof disk);
     kvcl_app_note(app, "load         %8.1f ms   %s, %s of weights, on %s (%s)",
                   kvcl_seconds(r->loaded_ns - r->begin_ns) * 1e3, m->name, weights, d->id,
                   d->detail);
-    kvcl_app_note(app, "cache        %8u of %u tokens, %s (%s)",
+    kvcl_app_note(app, "cache        %8u of %u tokens, %s%s%s (%s)",
                   kvcl_session_n_tokens(app->session), kvcl_session_n_ctx(app->session), cache,
+                  st.disk_bytes ? " and on disk " : "", st.disk_bytes ? disk : "",
                   app->cache_words);
     kvcl_app_note_cache(app, app->session);
 }

@@ -230,6 +230,8 @@ uint64_t kvcl_engine_weight_bytes_per_token(const kvcl_engine *engine);
  * its exact rows. */
 typedef struct kvcl_tier_options {
     kvcl_dev *dev;     /* where its pages live and are read; NULL: the engine's; keeps */
+    bool on_disk;      /* instead: in a file (see tier_dir), read through the engine's device; not
+                          the hot tier */
     const char *codec; /* "f16", "quant4", "quant-k3v2/post", "q8_0" ...; NULL for the hot tier */
     /* hot (its device is the engine's): the newest tokens that are read raw, 64 at least, rounded
      * up to whole pages; later tiers: how many tokens it holds; 0 in the last one: all that is left
@@ -245,11 +247,17 @@ typedef struct kvcl_session_options {
     uint32_t n_sink;  /* first tokens that stay raw beside lossy tiers; at most 32; default 8 */
     uint32_t n_tiers; /* 0 or 1: the whole cache is raw, on the engine's device */
     kvcl_tier_options tiers[KVCL_MAX_TIERS];
+    /* folder of the files of tiers on disk; NULL: the system's for temporary files (TMPDIR, else
+     * /tmp).  Each session has files of its own, with all their bytes reserved, readable by their
+     * owner alone and without a name, so that they are gone with the session or the process.
+     * borrows */
+    const char *tier_dir;
 } kvcl_session_options;
 
 kvcl_session_options kvcl_session_defaults(void);
 
-/* Allocates everything the session will ever need; nothing is allocated after it returns. */
+/* Allocates everything the session will ever need; nothing is allocated after it returns.  E_IO
+ * when a tier's file cannot be had. */
 kvcl_status kvcl_session_create(kvcl_engine *engine, const kvcl_session_options *opt,
                                 kvcl_session **out);
 void kvcl_session_free(kvcl_session *session);
@@ -267,7 +275,8 @@ typedef struct kvcl_tier_stats {
     char tier[8], device[64], codec[48];
     uint32_t n_tokens; /* that the next query reads here */
     uint32_t capacity; /* tokens its pages have room for */
-    uint64_t bytes;    /* allocated for pages */
+    uint64_t bytes;    /* allocated for pages; on disk: of their file */
+    bool on_disk;      /* device is then "disk" */
     const char *part_name[4];
     uint64_t part_bytes[4]; /* their sum is bytes */
     double bits_per_elem;   /* of a whole page */
@@ -286,21 +295,22 @@ typedef struct kvcl_cache_stats {
     uint64_t basis_bytes;   /* what codecs learned of the layers */
     uint64_t staging_bytes; /* one layer's raw rows of a prompt on its way to lossy tiers */
     uint64_t scratch_bytes; /* partials, tables, buffers between devices */
-    uint64_t total_bytes;
-    uint64_t read_bytes; /* what attention over the tokens so far reads for one more token */
+    uint64_t total_bytes;   /* all of these but tiers on disk */
+    uint64_t disk_bytes;    /* those */
+    uint64_t read_bytes;    /* what attention over the tokens so far reads for one more token */
     double
         bits_per_elem; /* of the coded tokens: codes, scales, means, bases; 0 without lossy tiers */
     double bits_per_elem_all; /* of all tokens so far: the above, hot rows and sinks */
 } kvcl_cache_stats;
 
 void kvcl_session_cache_stats(const kvcl_session *session, kvcl_cache_stats *out);
-/* Bytes of the cache's pages (tiers, sinks, means): what is allocated. */
+/* Bytes of the cache's pages (tiers, sinks, means): what is allocated of memory. */
 uint64_t kvcl_session_cache_bytes(const kvcl_session *session);
 
 /* Memory that a session will ask for, told before anything is allocated. */
 #define KVCL_PLAN_ROWS 24
 typedef struct kvcl_plan_row {
-    char device[64], what[64]; /* "cold tier, quant4" */
+    char device[64], what[64]; /* "cold tier, quant4"; tiers on disk: device "disk" */
     uint64_t bytes;
 } kvcl_plan_row;
 
@@ -308,8 +318,9 @@ typedef struct kvcl_session_plan {
     uint32_t n_rows;
     kvcl_plan_row rows[KVCL_PLAN_ROWS];
     uint64_t weight_bytes; /* on the engine's device; on the CPU: mapped from the file */
-    uint64_t cache_bytes;  /* tiers, sinks, means */
-    uint64_t total_bytes;  /* all rows */
+    uint64_t cache_bytes;  /* tiers, sinks, means: memory */
+    uint64_t total_bytes;  /* all rows but those of device "disk" */
+    uint64_t disk_bytes;   /* those */
     double bits_per_elem;  /* of the lossy tiers' pages; 16 without */
 } kvcl_session_plan;
 
@@ -336,7 +347,9 @@ kvcl_status kvcl_session_prefill(kvcl_session *session, const int32_t *tokens, u
 kvcl_status kvcl_session_prefill_shared(kvcl_session *const *sessions, uint32_t n_sessions,
                                         const int32_t *tokens, uint32_t n_tokens, uint32_t n_logits,
                                         float *logits, kvcl_prefill_fn progress, void *user);
-/* Appends one generated token and writes the logits after it, [n_vocab]. */
+/* Appends one generated token and writes the logits after it, [n_vocab].  E_FORMAT, naming layer
+ * and page, when a coded page was damaged, E_IO when a tier's file cannot be read: nothing
+ * appended, older tokens as they were. */
 kvcl_status kvcl_session_decode(kvcl_session *session, int32_t token, float *logits);
 
 /* Lets `fn` see rows of a step's activations, for measurements (slow: the device is waited for).

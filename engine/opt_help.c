@@ -8,7 +8,7 @@ const char kvcl_opt_exit_codes[] =
     "  0  success\n"
     "  1  failure while running\n"
     "  2  wrong usage\n"
-    "  3  an input file is malformed\n"
+    "  3  an input file is malformed, or a page of the cache damaged\n"
     "  5  device or OpenCL failure, no such device\n"
     "  6  out of host or device memory\n"
     "  7  an exact device computed other bits (compare), a bound broke (frontier)\n"

@@ -39,6 +39,28 @@ bool kvcl_os_same_file(const char *a, const char *b);
 kvcl_status kvcl_os_read_file(kvcl_ctx *ctx, const char *path, size_t max_bytes, char **out,
                               size_t *n_out);
 
+/* A file that no name leads to, readable by us alone: it is gone once it is closed or the process
+ * ends, however that happens.  All its bytes are reserved when it is opened, so that no later write
+ * finds the disk full. */
+typedef struct kvcl_os_scratch {
+    kvcl_ctx *ctx;
+    char what[32];   /* for messages */
+    intptr_t handle; /* a file descriptor; on Windows a HANDLE */
+    uint64_t bytes;
+    bool is_open;
+} kvcl_os_scratch;
+/* In `folder`; NULL or "": the system's for temporary files.  E_IO when the folder or its disk do
+ * not allow it. */
+kvcl_status kvcl_os_scratch_open(kvcl_ctx *ctx, const char *folder, uint64_t bytes,
+                                 const char *what, kvcl_os_scratch *out);
+void kvcl_os_scratch_close(kvcl_os_scratch *f); /* one that is not open, too */
+kvcl_status kvcl_os_scratch_write(kvcl_os_scratch *f, uint64_t off, const void *src, size_t n);
+/* *n_out < n: the file ends there. */
+kvcl_status kvcl_os_scratch_read(const kvcl_os_scratch *f, uint64_t off, void *dst, size_t n,
+                                 size_t *n_out);
+/* These bytes will be read soon: the system may fetch them meanwhile. */
+void kvcl_os_scratch_expect(const kvcl_os_scratch *f, uint64_t off, size_t n);
+
 /* The private folder for cached program binaries, created 0700: KVCL_CACHE_DIR, else
  * XDG_CACHE_HOME/kvcl, else HOME/.cache/kvcl.  False (with a reason) when it is "off", is not ours,
  * is a symbolic link or others may write to it. */

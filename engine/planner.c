@@ -60,6 +60,7 @@ static void add_tier(planner *p, uint32_t wish, const char *codec, uint32_t toke
     snprintf(t->codec, sizeof t->codec, "%s", strcmp(codec, "raw") == 0 ? p->view->raw : codec);
     t->tokens = tokens;
     t->device = device < 0 ? 0 : (uint32_t)device;
+    t->on_disk = device == KVCL_PLANNER_DISK;
 }
 
 /* The tiers of a preset, or of the wishes alone, with what wishes say put in. */
@@ -123,13 +124,16 @@ static uint32_t overfull(const planner *p, const kvcl_session_plan *s)
     return UINT32_MAX;
 }
 
-/* About how long one token's attention reads a full cache; 0 when a device was not probed. */
+/* About how long one token's attention reads a full cache; 0 when a device was not probed, or with
+ * a tier on disk: how much of it the system keeps in memory is not known. */
 static double read_seconds(const planner *p, const kvcl_session_plan *s)
 {
     double sum = 0;
     for (uint32_t i = 0; i < s->n_rows; i++) {
         uint32_t d = device_of(p, s->rows[i].device);
         const char *what = s->rows[i].what; /* "cold tier, quant4"; "cache, f16" */
+        if (strcmp(s->rows[i].device, KVCL_WISH_DISK) == 0)
+            return 0;
         if ((!strstr(what, " tier,") && strncmp(what, "cache,", 6) != 0) || d == UINT32_MAX)
             continue;
         const kvcl_planner_device *dev = &p->view->devices[d];
@@ -164,7 +168,7 @@ static bool move_tiers(planner *p, uint32_t first)
         p->plan = before;
         for (uint32_t i = first; i < p->plan.choice.n_tiers; i++) {
             kvcl_planner_tier *t = &p->plan.choice.tiers[i];
-            if (p->view->tier_device[t->wish] >= 0)
+            if (p->view->tier_device[t->wish] != KVCL_PLANNER_UNSAID)
                 continue;
             t->device = d;
             moved = true;
@@ -183,9 +187,11 @@ static bool move_tiers(planner *p, uint32_t first)
 static void tell_move(planner *p, uint64_t wanted, const kvcl_planner_device *full)
 {
     const kvcl_planner_choice *c = &p->plan.choice;
+    const kvcl_planner_tier *t = &c->tiers[c->n_tiers - 1];
+    while (t->on_disk) /* another one was moved */
+        t--;
     reason(p, "%s tier on %s: with it %s would hold %.1f MiB, and its %s is %.1f MiB",
-           kvcl_wish_names[c->tiers[c->n_tiers - 1].wish],
-           p->view->devices[c->tiers[c->n_tiers - 1].device].id, full->id, mib(wanted),
+           kvcl_wish_names[t->wish], p->view->devices[t->device].id, full->id, mib(wanted),
            full->mem_what, mib(full->mem_bytes));
 }
 
@@ -288,6 +294,8 @@ static kvcl_status refuse(planner *p, bool alone)
         add_remedy(remedy, sizeof remedy, "raise --cache-mem");
     else if (last == &kvcl_cache_presets[0] && strncmp(p->view->devices[0].id, "cpu", 3) != 0)
         add_remedy(remedy, sizeof remedy, "keep older tokens elsewhere with --tier cold=cpu:raw");
+    else if (last == &kvcl_cache_presets[0])
+        add_remedy(remedy, sizeof remedy, "keep older tokens on disk with --tier cold=disk:raw");
     if (alone && last != &kvcl_cache_presets[KVCL_N_PRESETS - 1])
         add_remedy(remedy, sizeof remedy, "choose a smaller --cache");
     if (!remedy[0])

@@ -22,7 +22,7 @@ extern const char *const kvcl_wish_names[KVCL_MAX_TIERS]; /* "hot", "warm", "col
 
 typedef struct kvcl_tier_wish {
     bool is_given;
-    char device[64]; /* as typed, "gpu" and "cpu" too; "": not said */
+    char device[64]; /* as typed, "gpu", "cpu" and "disk" too; "": not said */
     char
         codec[KVCL_CODEC_NAME_CAP]; /* canonical, or "raw": rows as in the hot tier; "": not said */
     uint32_t tokens;                /* 0: not said */
@@ -31,12 +31,17 @@ typedef struct kvcl_tier_wish {
 typedef struct kvcl_cache_wish {
     const char *preset; /* "exact", "balanced", ..., "auto"; NULL: not said.  borrows */
     kvcl_tier_wish tier[KVCL_MAX_TIERS];
-    uint64_t budget_bytes; /* of tiers, sinks and means together; 0: none */
+    uint64_t budget_bytes; /* of tiers in memory, sinks and means together; 0: none */
+    const char *tier_dir;  /* of tiers on disk; NULL: not said.  borrows */
 } kvcl_cache_wish;
 
-/* Reads one "NAME=[DEVICE:]CODEC[:TOKENS]", or several with comma between.  DEVICE may hold colons:
- * the last field that is a codec (or "auto": not said) parts it from TOKENS.  `from` names the
- * option in messages.  E_ARG with a sentence; *out is then partly filled. */
+/* What a tier on disk has for a device. */
+#define KVCL_WISH_DISK "disk"
+
+/* Reads one "NAME=[DEVICE:]CODEC[:TOKENS]", DEVICE perhaps "disk", or several with comma between.
+ * DEVICE may hold colons: the last field that is a codec (or "auto": not said) parts it from
+ * TOKENS.  `from` names the option in messages.  E_ARG with a sentence; *out is then partly filled.
+ */
 kvcl_status kvcl_wish_add_tier(kvcl_ctx *ctx, const char *from, const char *text,
                                kvcl_cache_wish *out);
 /* True when all is left to the defaults. */
@@ -56,6 +61,9 @@ extern const kvcl_cache_preset kvcl_cache_presets[KVCL_N_PRESETS]; /* best quali
 /* ---- the view ------------------------------------------------------------------------------ */
 
 #define KVCL_PLANNER_DEVICES 5
+/* For tier_device. */
+#define KVCL_PLANNER_UNSAID (-1)
+#define KVCL_PLANNER_DISK (-2)
 
 typedef struct kvcl_planner_device {
     char id[64];
@@ -72,6 +80,7 @@ typedef struct kvcl_planner_tier {
     char codec[KVCL_CODEC_NAME_CAP]; /* "f16" ... */
     uint32_t tokens;                 /* 0: all that is left */
     uint32_t device;                 /* of the view */
+    bool on_disk;                    /* device is then the engine's */
 } kvcl_planner_tier;
 
 typedef struct kvcl_planner_choice {
@@ -88,7 +97,7 @@ typedef kvcl_status (*kvcl_planner_size_fn)(void *user, const kvcl_planner_choic
 typedef struct kvcl_planner_view {
     uint32_t n_devices;
     kvcl_planner_device devices[KVCL_PLANNER_DEVICES]; /* [0]: the engine's */
-    int32_t tier_device[KVCL_MAX_TIERS];               /* that the wish names; -1: not said */
+    int32_t tier_device[KVCL_MAX_TIERS];               /* that the wish names, or: */
     uint32_t n_ctx, n_layers;
     const char *raw; /* codec name of raw rows, "f16" or "f32" */
     kvcl_planner_size_fn size;

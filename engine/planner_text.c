@@ -94,10 +94,11 @@ static kvcl_status read_device(const tier_text *t, size_t codec, char *out, size
     out[0] = 0;
     for (size_t i = 0; i < codec && n < cap; i++)
         n += (size_t)snprintf(out + n, cap - n, "%s%s", i ? ":" : "", t->field[i]);
-    KVCL_CHECK(t->ctx, n < cap && (codec == 0 || n > 0), KVCL_E_ARG,
-               "%s '%s': the device before the codec is %s; 'kvcl devices' lists ids, and without "
-               "one the model's device is used",
-               t->from, t->whole, n ? "too long a name" : "empty");
+    KVCL_CHECK(
+        t->ctx, n < cap && (codec == 0 || n > 0), KVCL_E_ARG,
+        "%s '%s': the device before the codec is %s; 'kvcl devices' lists ids, disk is a file, "
+        "and without one the model's device is used",
+        t->from, t->whole, n ? "too long a name" : "empty");
     return KVCL_OK;
 }
 
@@ -147,6 +148,10 @@ static kvcl_status add_one(kvcl_ctx *ctx, const char *from, const char *text, kv
                "%s '%s': the hot tier is raw, for it holds what is read most; give %s to the warm "
                "or cold tier",
                from, text, w->codec);
+    KVCL_CHECK(ctx, i != KVCL_WISH_HOT || strcmp(w->device, KVCL_WISH_DISK) != 0, KVCL_E_ARG,
+               "%s '%s': the hot tier is in the memory of the model's device; give disk to the "
+               "warm or cold tier",
+               from, text);
     return KVCL_OK;
 }
 

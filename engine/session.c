@@ -20,13 +20,20 @@ static kvcl_status resolve_tiers(kvcl_ctx *ctx, const kvcl_session_options *o,
 {
     KVCL_CHECK(ctx, o->n_tiers <= KVCL_MAX_TIERS, KVCL_E_ARG, "%u tiers: at most %d",
                (unsigned)o->n_tiers, KVCL_MAX_TIERS);
+    KVCL_CHECK(ctx, !o->n_tiers || !o->tiers[0].on_disk, KVCL_E_ARG,
+               "the hot tier is in the memory of the model's device, not on disk");
     for (uint32_t i = 1; i < o->n_tiers; i++) {
         const char *codec = o->tiers[i].codec ? o->tiers[i].codec : "f16";
+        KVCL_CHECK(ctx, !o->tiers[i].on_disk || !o->tiers[i].dev, KVCL_E_ARG,
+                   "tier %u is on disk and on %s; give it one place", (unsigned)i,
+                   o->tiers[i].dev->info.id);
         c->tiers[i - 1].dev = o->tiers[i].dev;
+        c->tiers[i - 1].on_disk = o->tiers[i].on_disk;
         c->tiers[i - 1].tokens =
             kvcl_div_up(o->tiers[i].tokens, KVCL_PAGE_TOKENS) * KVCL_PAGE_TOKENS;
         KVCL_TRY(kvcl_codec_parse(ctx, codec, &c->tiers[i - 1].codec));
     }
+    c->tier_dir = o->tier_dir;
     c->n_hot = o->n_tiers > 1 ? o->tiers[0].tokens : 0;
     c->n_tiers = o->n_tiers > 1 ? o->n_tiers - 1 : 0;
     return KVCL_OK;
@@ -123,6 +130,10 @@ kvcl_status kvcl_session_create(kvcl_engine *e, const kvcl_session_options *opt,
     s->ctx = e->model->ctx;
     s->opt = o;
     s->n_ctx = o.n_ctx;
+    s->opt.tier_dir = NULL; /* ours from here on */
+    if (o.tier_dir)
+        KVCL_TRY_GOTO(kvcl_mem_strdup(s->ctx, o.tier_dir, &s->tier_dir));
+    s->opt.tier_dir = cache.tier_dir = s->tier_dir;
     KVCL_TRY_GOTO(create_rope(s, &rope));
     KVCL_TRY_GOTO(kvcl_cache_create(e->queue, &cache, &rope, &s->cache));
     KVCL_TRY_GOTO(kvcl_forward_create(e->model, &e->weights, s->cache, e->queue,
@@ -145,6 +156,7 @@ void kvcl_session_free(kvcl_session *s)
     kvcl_forward_free(&s->forward);
     kvcl_cache_free(s->cache);
     kvcl_buf_free(s->rope_table);
+    kvcl_mem_free(s->ctx, s->tier_dir);
     kvcl_mem_free(s->ctx, s);
 }
 

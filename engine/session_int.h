@@ -12,6 +12,7 @@ struct kvcl_session {
     kvcl_cache *cache;
     kvcl_forward forward;
     kvcl_buf *rope_table;
+    char *tier_dir; /* what opt names */
 };
 
 /* Fills what is 0, refuses what cannot be; the cache's options for this model. */

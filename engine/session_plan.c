@@ -7,15 +7,29 @@
 #include <stdio.h>
 #include <string.h>
 
+static bool add_row(kvcl_session_plan *p, const char *device, size_t bytes, const char *what,
+                    const char *codec)
+{
+    if (!bytes || p->n_rows == KVCL_PLAN_ROWS)
+        return false;
+    kvcl_plan_row *r = &p->rows[p->n_rows++];
+    snprintf(r->device, sizeof r->device, "%s", device);
+    snprintf(r->what, sizeof r->what, "%.40s%s%s", what, codec ? ", " : "", codec ? codec : "");
+    r->bytes = bytes;
+    return true;
+}
+
+static void add_disk(kvcl_session_plan *p, size_t bytes, const char *what, const char *codec)
+{
+    if (add_row(p, "disk", bytes, what, codec))
+        p->disk_bytes += bytes;
+}
+
 static void add(kvcl_session_plan *p, const kvcl_dev *dev, size_t bytes, bool cache,
                 const char *what, const char *codec)
 {
-    if (!bytes || p->n_rows == KVCL_PLAN_ROWS)
+    if (!add_row(p, dev->info.id, bytes, what, codec))
         return;
-    kvcl_plan_row *r = &p->rows[p->n_rows++];
-    snprintf(r->device, sizeof r->device, "%s", dev->info.id);
-    snprintf(r->what, sizeof r->what, "%.40s%s%s", what, codec ? ", " : "", codec ? codec : "");
-    r->bytes = bytes;
     p->total_bytes += bytes;
     if (cache)
         p->cache_bytes += bytes;
@@ -25,7 +39,10 @@ static void add_tier(kvcl_session_plan *p, const kvcl_cache_layout *l, kvcl_dev 
 {
     const kvcl_tier *t = &l->tiers[i];
     const kvcl_tier_uses uses = kvcl_tier_name_uses(t->name);
-    add(p, t->dev, kvcl_tier_page_bytes(t), true, uses.pages, t->plan.spec.name);
+    if (t->on_disk)
+        add_disk(p, kvcl_tier_page_bytes(t), uses.pages, t->plan.spec.name);
+    else
+        add(p, t->dev, kvcl_tier_page_bytes(t), true, uses.pages, t->plan.spec.name);
     add(p, dev, kvcl_tier_mean_bytes(t), true, uses.means, NULL);
     add(p, dev, kvcl_tier_basis_bytes(t), true, uses.bases, NULL);
     add(p, t->dev, kvcl_tier_scratch_bytes(&l->setups[i], t, true), false, uses.travel, NULL);
@@ -108,6 +125,8 @@ void kvcl_session_memory(const kvcl_session *s, kvcl_session_plan *out)
     memset(out, 0, sizeof *out);
     add_held(out, dev, &s->engine->weights);
     for (uint32_t i = 0; i < l->opt.n_tiers; i++) {
+        const kvcl_os_scratch *file = &l->tiers[i].file;
+        add_disk(out, file->is_open ? (size_t)file->bytes : 0, file->what, NULL);
         bool told = l->tiers[i].dev == dev;
         for (uint32_t j = 0; j < i; j++)
             told = told || l->tiers[i].dev == l->tiers[j].dev;

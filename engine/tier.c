@@ -1,5 +1,5 @@
 /* tier.c - memory and coding of a tier.  See tier.h; attention and travel:
- * tier_attend.c; what codecs learn: tier_learn.c. */
+ * tier_attend.c; what codecs learn: tier_learn.c; files: tier_disk.c. */
 #include "tier_int.h"
 
 #include "mem.h"
@@ -15,6 +15,12 @@ static size_t mean_elems(const kvcl_codec_plan *p)
 
 /* ---- sizes --------------------------------------------------------------------------------- */
 
+static kvcl_page_map one_segment(uint32_t n_pages, uint32_t n_slots)
+{
+    return (kvcl_page_map){
+        .n_pages = n_pages, .n_slots = n_slots, .pages_per_segment = n_slots, .n_segments = 1};
+}
+
 kvcl_status kvcl_tier_init(const kvcl_tier_setup *s, kvcl_tier *out)
 {
     *out = (kvcl_tier){.name = s->name,
@@ -22,13 +28,14 @@ kvcl_status kvcl_tier_init(const kvcl_tier_setup *s, kvcl_tier *out)
                        .tokens = s->tokens,
                        .n_layers = s->n_layers,
                        .n_sink = s->n_sink,
-                       .dev = s->dev};
+                       .dev = s->dev,
+                       .on_disk = s->on_disk};
     size_t page = kvcl_max_size(s->plan.pool_bytes[0], s->plan.pool_bytes[1]);
-    KVCL_TRY(kvcl_page_map_init(s->dev, s->n_pages, s->n_slots, page, &out->map));
-    out->bounce_map = (kvcl_page_map){.n_pages = KVCL_TIER_BOUNCE,
-                                      .n_slots = KVCL_TIER_BOUNCE,
-                                      .pages_per_segment = KVCL_TIER_BOUNCE,
-                                      .n_segments = 1};
+    uint32_t n = s->on_disk ? kvcl_tier_disk_bounce(&s->plan, s->n_slots) : KVCL_TIER_BOUNCE;
+    out->bounce_map = one_segment(n, n);
+    out->map = one_segment(s->n_pages, s->n_slots);
+    if (!s->on_disk)
+        KVCL_TRY(kvcl_page_map_init(s->dev, s->n_pages, s->n_slots, page, &out->map));
     return kvcl_tier_init_refresh(s, out);
 }
 
@@ -75,12 +82,13 @@ static size_t ml_bytes(const kvcl_tier_setup *s)
 size_t kvcl_tier_scratch_bytes(const kvcl_tier_setup *s, const kvcl_tier *t, bool there)
 {
     bool remote = s->dev != s->main_dev;
-    size_t n = there == remote ? t->map.n_pages * sizeof(int32_t) : 0;
+    size_t n = there == remote && !s->on_disk ? t->map.n_pages * sizeof(int32_t) : 0;
     n += kvcl_tier_work_bytes(s, &t->plan, there);
     if (!there)
         n += (t->plan.lossy ? bad_bytes(t) : 0) + kvcl_tier_learn_bytes(&t->plan) +
              kvcl_tier_refresh_bytes(t) +
-             (remote ? KVCL_TIER_BOUNCE * (t->plan.page_bytes + sizeof(int32_t)) : 0);
+             (remote || s->on_disk ? t->bounce_map.n_slots * (t->plan.page_bytes + sizeof(int32_t))
+                                   : 0);
     else if (remote)
         n += s->rope.bytes + query_bytes(s) + ml_bytes(s) / 2 * (2 + s->plan.shape.head_dim) +
              (t->plan.wants_means
@@ -137,9 +145,11 @@ kvcl_status kvcl_tier_create(const kvcl_tier_setup *s, kvcl_queue *main, kvcl_ti
     t->rope = s->rope;
     if (remote)
         KVCL_TRY(kvcl_queue_create(t->dev, &t->queue));
-    KVCL_TRY(kvcl_page_map_create(remote ? t->queue : main, remote ? uses.travel : KVCL_USE_SCRATCH,
-                                  &t->map));
-    KVCL_TRY(create_pools(t, uses.pages));
+    if (!t->on_disk) {
+        KVCL_TRY(kvcl_page_map_create(remote ? t->queue : main,
+                                      remote ? uses.travel : KVCL_USE_SCRATCH, &t->map));
+        KVCL_TRY(create_pools(t, uses.pages));
+    }
     KVCL_TRY(create_means(t, s->main_dev, uses.means));
     KVCL_TRY(kvcl_tier_create_learn(s, main, uses.bases, t));
     KVCL_TRY(kvcl_tier_create_refresh(s, main, t));
@@ -149,6 +159,8 @@ kvcl_status kvcl_tier_create(const kvcl_tier_setup *s, kvcl_queue *main, kvcl_ti
         KVCL_TRY(kvcl_mem_alloc(t->dev->ctx, bad_bytes(t) / t->n_layers, "the coder's report", &p));
         t->bad_host = p;
     }
+    if (t->on_disk)
+        return kvcl_tier_create_disk(s, main, t);
     return remote ? kvcl_tier_create_remote(s, main, t) : KVCL_OK;
 }
 
@@ -166,6 +178,8 @@ void kvcl_tier_free(kvcl_ctx *ctx, kvcl_tier *t)
     kvcl_tier_free_refresh(ctx, t);
     kvcl_page_map_free(ctx, &t->map);
     kvcl_page_map_free(ctx, &t->bounce_map);
+    kvcl_os_scratch_close(&t->file);
+    kvcl_mem_free(ctx, t->page_sums);
     kvcl_mem_free(ctx, t->host);
     kvcl_mem_free(ctx, t->bad_host);
     kvcl_mem_free(ctx, t->learn_host);
@@ -182,8 +196,10 @@ static kvcl_status copy_all(kvcl_queue *q, kvcl_buf *dst, const kvcl_buf *src)
 kvcl_status kvcl_tier_copy(kvcl_tier *dst, const kvcl_tier *src, kvcl_queue *main)
 {
     kvcl_queue *q = dst->queue ? dst->queue : main;
-    for (uint32_t i = 0; i < 2 * src->n_layers * src->map.n_segments; i++)
+    for (uint32_t i = 0; src->pools && i < 2 * src->n_layers * src->map.n_segments; i++)
         KVCL_TRY(copy_all(q, dst->pools[i], src->pools[i]));
+    if (src->on_disk)
+        KVCL_TRY(kvcl_tier_disk_copy(dst, src));
     KVCL_TRY(copy_all(q, dst->means_there, src->means_there));
     KVCL_TRY(copy_all(q, dst->basis_there, src->basis_there));
     KVCL_TRY(copy_all(main, dst->basis, src->basis));
@@ -348,8 +364,8 @@ kvcl_status kvcl_tier_encode_pages(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
         if (t->plan.wants_means && !t->plan.basis_bytes)
             KVCL_TRY(follow_means(t, q, layer, rows, page, &n));
         kvcl_codec_raw raw = kvcl_tier_source(t, rows->pages, rows->layer, page, n);
-        if (t->queue) {
-            KVCL_TRY(kvcl_tier_encode_remote(t, q, layer, &raw));
+        if (t->queue || t->on_disk) {
+            KVCL_TRY(kvcl_tier_encode_bounced(t, q, layer, &raw));
         } else {
             kvcl_codec_pages out = kvcl_tier_pages(t, layer, page, n);
             out.bad = kvcl_tier_bad(t, layer, page, n);

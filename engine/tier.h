@@ -2,17 +2,23 @@
  *
  * Pages are coded on the device where their exact rows are (the main one) and, when the tier lives
  * elsewhere, carried there through host memory; queries go there and partials come back the same
- * way.  The bytes and the answers do not depend on where the tier lives. */
+ * way.  Pages of a tier on disk are written to a file and come back, some at a time, into a bounce
+ * on the main device, which answers.  The bytes and the answers do not depend on where the tier
+ * lives. */
 #ifndef KVCL_TIER_H
 #define KVCL_TIER_H
 
 #include "codec.h"
+#include "os.h"
 #include "page_raw.h"
 
 /* Sums of the last pages, so that a page that is forgotten can be coded anew. */
 #define KVCL_TIER_SUMS 4
-/* Pages that travel to another device at once. */
+/* Pages that travel to another device at once; from a file: as many whole blocks as fit these
+ * bytes, one at least, and these pages. */
 #define KVCL_TIER_BOUNCE 8
+#define KVCL_TIER_DISK_BYTES ((size_t)4 << 20)
+#define KVCL_TIER_DISK_PAGES 32u
 
 /* How well a layer's basis suits its pages: relative squared errors of K and V, the mean of both.
  */
@@ -29,10 +35,16 @@ typedef struct kvcl_tier {
     kvcl_codec_plan plan;
     uint32_t tokens; /* it is asked to hold; 0: all that is left */
     uint32_t n_layers, n_sink;
-    kvcl_dev *dev;     /* its own */
+    kvcl_dev *dev;     /* its own; on disk: the main one */
     kvcl_queue *queue; /* of its own device when remote, else NULL: the caller's */
-    kvcl_page_map map;
-    kvcl_buf **pools; /* [n_layers][map.n_segments][2] */
+    kvcl_page_map map; /* on disk: sizes only */
+    kvcl_buf **pools;  /* [n_layers][map.n_segments][2]; on disk: NULL */
+
+    /* on disk only: pages [n_layers][2: pools][map.n_slots], and what each was when it was
+     * written, XXH3 of its bytes, [n_layers][map.n_slots]; 0: nothing was */
+    bool on_disk;
+    kvcl_os_scratch file;
+    uint64_t *page_sums;
 
     /* on the main device */
     kvcl_buf *sums, *means;   /* [n_layers][KVCL_TIER_SUMS | kvcl_tier_n_means][2][Hk][D]; sums of a
@@ -41,7 +53,7 @@ typedef struct kvcl_tier {
     kvcl_buf *gram;           /* moments of a layer's rows, while its basis is made */
     void *learn_host;         /* the same on the host, the rotation table, the basis */
     uint32_t n_span;          /* rows of that table */
-    kvcl_page_map bounce_map; /* remote only */
+    kvcl_page_map bounce_map; /* remote or on disk only */
     kvcl_buf *bounce[2];
     kvcl_buf *bad;                  /* i32 [n_layers][map.n_pages][Hk] */
     kvcl_buf *tables, *encode_work; /* of codecs that want them */
@@ -60,7 +72,7 @@ typedef struct kvcl_tier {
 
     /* on the tier's device, remote only */
     kvcl_buf *means_there, *basis_there, *rope_there, *q_there, *ml_there, *o_there;
-    unsigned char *host; /* what travels */
+    unsigned char *host; /* what travels; on disk: pages in the bounce's order */
     size_t host_bytes;
     int32_t *bad_host; /* [map.n_pages][Hk] */
 } kvcl_tier;
@@ -69,6 +81,8 @@ typedef struct kvcl_tier {
 typedef struct kvcl_tier_setup {
     const char *name;
     kvcl_dev *main_dev, *dev;
+    bool on_disk;    /* dev is the main one */
+    const char *dir; /* folder of the file; NULL: the system's for temporary files.  borrows */
     kvcl_codec_plan plan;
     uint32_t tokens, n_layers, n_pages, n_slots, n_sink;
     uint32_t n_queries, n_parts; /* of one attend; for transfers */
@@ -88,8 +102,8 @@ typedef struct kvcl_tier_uses {
 } kvcl_tier_uses;
 kvcl_tier_uses kvcl_tier_name_uses(const char *tier);
 
-/* Bytes: of pages; of means; of what was learned; of everything else on the main and on the tier's
- * device. */
+/* Bytes: of pages (of the file, on disk); of means; of what was learned; of everything else on the
+ * main and on the tier's device. */
 size_t kvcl_tier_page_bytes(const kvcl_tier *tier);
 size_t kvcl_tier_mean_bytes(const kvcl_tier *tier);
 size_t kvcl_tier_basis_bytes(const kvcl_tier *tier);
@@ -121,7 +135,8 @@ kvcl_status kvcl_tier_check(kvcl_tier *tier, kvcl_queue *q, uint32_t begin, uint
 kvcl_status kvcl_tier_check_pages(kvcl_tier *tier, kvcl_queue *q);
 
 /* Block partials over in->begin .. in->end of a layer.  in->page_table is ignored.  Enqueues; a
- * remote tier waits. */
+ * remote tier waits, one on disk for its file.  E_FORMAT, naming layer and page, when a page of the
+ * file is not the one that was written. */
 kvcl_status kvcl_tier_attend(kvcl_tier *tier, kvcl_queue *q, uint32_t layer,
                              const kvcl_attn_in *in);
 

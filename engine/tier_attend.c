@@ -1,10 +1,20 @@
 /* tier_attend.c - attention over a tier's pages, here or on another device, and how pages, means
- * and queries travel.  See tier.h. */
+ * and queries travel.  See tier.h; from a file: tier_disk.c. */
 #include "tier_int.h"
 
 #include "mem.h"
 
-/* ---- memory of a remote tier ---------------------------------------------------------------- */
+/* ---- memory of a tier elsewhere ------------------------------------------------------------- */
+
+kvcl_status kvcl_tier_create_bounce(const kvcl_tier_setup *s, kvcl_queue *main, kvcl_tier *t)
+{
+    KVCL_TRY(kvcl_page_map_create(main, KVCL_USE_SCRATCH, &t->bounce_map));
+    for (uint32_t j = 0; j < 2; j++)
+        if (t->plan.pool_bytes[j])
+            KVCL_TRY(kvcl_buf_create(s->main_dev, t->bounce_map.n_slots * t->plan.pool_bytes[j],
+                                     KVCL_USE_SCRATCH, &t->bounce[j]));
+    return KVCL_OK;
+}
 
 static kvcl_status copy_rope(const kvcl_tier_setup *s, kvcl_queue *main, const char *what,
                              kvcl_tier *t)
@@ -28,11 +38,7 @@ static kvcl_status create_travel(const kvcl_tier_setup *s, kvcl_queue *main, con
     const kvcl_kv_shape *sh = &t->plan.shape;
     size_t heads = (size_t)s->n_queries * sh->n_q_heads, parts = heads * s->n_parts;
     void *p;
-    KVCL_TRY(kvcl_page_map_create(main, KVCL_USE_SCRATCH, &t->bounce_map));
-    for (uint32_t j = 0; j < 2; j++)
-        if (t->plan.pool_bytes[j])
-            KVCL_TRY(kvcl_buf_create(s->main_dev, KVCL_TIER_BOUNCE * t->plan.pool_bytes[j],
-                                     KVCL_USE_SCRATCH, &t->bounce[j]));
+    KVCL_TRY(kvcl_tier_create_bounce(s, main, t));
     KVCL_TRY(kvcl_buf_create(t->dev, heads * sh->head_dim * sizeof(float), what, &t->q_there));
     KVCL_TRY(kvcl_buf_create(t->dev, parts * 2 * sizeof(float), what, &t->ml_there));
     KVCL_TRY(kvcl_buf_create(t->dev, parts * sh->head_dim * sizeof(float), what, &t->o_there));
@@ -74,11 +80,35 @@ kvcl_status kvcl_tier_send(kvcl_tier *t, kvcl_queue *q, kvcl_view part, kvcl_buf
     return kvcl_queue_wait(t->queue);
 }
 
-kvcl_status kvcl_tier_encode_remote(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
-                                    const kvcl_codec_raw *raw)
+kvcl_codec_pages kvcl_tier_bounce(const kvcl_tier *t, uint32_t layer, uint32_t n)
+{
+    return (kvcl_codec_pages){.pool = {kvcl_view_of(t->bounce[0]), kvcl_view_of(t->bounce[1])},
+                              .table = kvcl_page_map_view(&t->bounce_map, 0, n),
+                              .slots = t->bounce_map.slots,
+                              .means = kvcl_tier_means(t, t->means, layer),
+                              .basis = kvcl_tier_basis(t, t->basis, layer),
+                              .tables = kvcl_view_of(t->tables)};
+}
+
+/* n coded pages in the bounce, from `page` on, to the tier's device. */
+static kvcl_status carry_pages(kvcl_tier *t, kvcl_queue *q, uint32_t layer, uint32_t page,
+                               uint32_t n)
+{
+    kvcl_codec_pages there = kvcl_tier_pages(t, layer, page, n);
+    for (uint32_t k = 0; k < 2 * n; k++) {
+        size_t bytes = t->plan.pool_bytes[k % 2], at = (size_t)there.slots[k / 2] * bytes;
+        if (bytes)
+            KVCL_TRY(carry(t, q, t->bounce[k % 2], k / 2 * bytes, t->queue, there.pool[k % 2].buf,
+                           at, bytes));
+    }
+    return kvcl_queue_wait(t->queue);
+}
+
+kvcl_status kvcl_tier_encode_bounced(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
+                                     const kvcl_codec_raw *raw)
 {
     for (uint32_t i = 0, n; i < raw->n_pages; i += n) {
-        n = kvcl_min_u32(raw->n_pages - i, KVCL_TIER_BOUNCE);
+        n = kvcl_min_u32(raw->n_pages - i, t->bounce_map.n_slots);
         kvcl_codec_raw part = *raw;
         uint32_t page = part.first_page = raw->first_page + i;
         part.n_pages = n;
@@ -86,23 +116,12 @@ kvcl_status kvcl_tier_encode_remote(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
         part.page_table.off += i * sizeof(int32_t);
         part.page_table.bytes = n * sizeof(int32_t);
         part.n_skip = i ? 0 : raw->n_skip;
-        kvcl_codec_pages out = {.pool = {kvcl_view_of(t->bounce[0]), kvcl_view_of(t->bounce[1])},
-                                .table = kvcl_page_map_view(&t->bounce_map, 0, n),
-                                .slots = t->bounce_map.slots,
-                                .means = kvcl_tier_means(t, t->means, layer),
-                                .basis = kvcl_tier_basis(t, t->basis, layer),
-                                .tables = kvcl_view_of(t->tables),
-                                .work = kvcl_view_of(t->encode_work),
-                                .bad = kvcl_tier_bad(t, layer, page, n)};
+        kvcl_codec_pages out = kvcl_tier_bounce(t, layer, n);
+        out.work = kvcl_view_of(t->encode_work);
+        out.bad = kvcl_tier_bad(t, layer, page, n);
         KVCL_TRY(t->plan.spec.ops->encode(q, &t->plan, &part, &out));
-        kvcl_codec_pages there = kvcl_tier_pages(t, layer, page, n);
-        for (uint32_t k = 0; k < 2 * n; k++) {
-            size_t bytes = t->plan.pool_bytes[k % 2], at = (size_t)there.slots[k / 2] * bytes;
-            if (bytes)
-                KVCL_TRY(carry(t, q, out.pool[k % 2].buf, k / 2 * bytes, t->queue,
-                               there.pool[k % 2].buf, at, bytes));
-        }
-        KVCL_TRY(kvcl_queue_wait(t->queue));
+        KVCL_TRY(t->on_disk ? kvcl_tier_disk_store(t, q, layer, page, n)
+                            : carry_pages(t, q, layer, page, n));
     }
     return KVCL_OK;
 }
@@ -125,6 +144,16 @@ kvcl_status kvcl_tier_bring(kvcl_tier *t, kvcl_queue *q, kvcl_codec_pages *pages
 
 /* ---- attention ----------------------------------------------------------------------------- */
 
+kvcl_status kvcl_tier_attend_run(const kvcl_tier *t, kvcl_queue *q, const kvcl_codec_pages *pages,
+                                 const kvcl_attn_in *in, uint32_t page, uint32_t n)
+{
+    kvcl_attn_in part = *in;
+    part.begin = kvcl_max_u32(in->begin, page * KVCL_PAGE_TOKENS);
+    part.end = kvcl_min_u32(in->end, (page + n) * KVCL_PAGE_TOKENS);
+    part.first_part += page / KVCL_BLOCK_PAGES - in->begin / KVCL_BLOCK_TOKENS;
+    return t->plan.spec.ops->attend(q, &t->plan, pages, &part);
+}
+
 /* The region cut where segments end: between blocks, so the partials are the same. */
 static kvcl_status attend_here(const kvcl_tier *t, kvcl_queue *q, uint32_t layer,
                                const kvcl_attn_in *in)
@@ -132,12 +161,8 @@ static kvcl_status attend_here(const kvcl_tier *t, kvcl_queue *q, uint32_t layer
     uint32_t end = (in->end - 1) / KVCL_PAGE_TOKENS + 1;
     for (uint32_t page = in->begin / KVCL_PAGE_TOKENS, n; page < end; page += n) {
         n = kvcl_page_map_run(&t->map, page, end);
-        kvcl_attn_in part = *in;
-        part.begin = kvcl_max_u32(in->begin, page * KVCL_PAGE_TOKENS);
-        part.end = kvcl_min_u32(in->end, (page + n) * KVCL_PAGE_TOKENS);
-        part.first_part += page / KVCL_BLOCK_PAGES - in->begin / KVCL_BLOCK_TOKENS;
         kvcl_codec_pages pages = kvcl_tier_pages(t, layer, page, n);
-        KVCL_TRY(t->plan.spec.ops->attend(q, &t->plan, &pages, &part));
+        KVCL_TRY(kvcl_tier_attend_run(t, q, &pages, in, page, n));
     }
     return KVCL_OK;
 }
@@ -187,5 +212,7 @@ static kvcl_status attend_there(kvcl_tier *t, kvcl_queue *q, uint32_t layer, con
 
 kvcl_status kvcl_tier_attend(kvcl_tier *t, kvcl_queue *q, uint32_t layer, const kvcl_attn_in *in)
 {
+    if (t->on_disk)
+        return kvcl_tier_disk_attend(t, q, layer, in);
     return t->queue ? attend_there(t, q, layer, in) : attend_here(t, q, layer, in);
 }

@@ -60,13 +60,36 @@ kvcl_status kvcl_tier_create_work(const kvcl_tier_setup *s, kvcl_queue *main, co
 /* A layer's word of t->fault, or an absent view. */
 kvcl_view kvcl_tier_fault(const kvcl_tier *t, uint32_t layer);
 
-/* A tier on another device: its buffers, its pages, its means. */
+/* The bounce of a tier elsewhere, on the main device. */
+kvcl_status kvcl_tier_create_bounce(const kvcl_tier_setup *s, kvcl_queue *main, kvcl_tier *t);
+/* Its first n slots as a codec that encodes wants them: without work and bad. */
+kvcl_codec_pages kvcl_tier_bounce(const kvcl_tier *t, uint32_t layer, uint32_t n);
+/* Codes pages into the bounce and sends them where they belong.  Waits. */
+kvcl_status kvcl_tier_encode_bounced(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
+                                     const kvcl_codec_raw *raw);
+/* Partials of the n pages from `page` on, a part of the region `in` that begins and ends where
+ * blocks or the region do. */
+kvcl_status kvcl_tier_attend_run(const kvcl_tier *t, kvcl_queue *q, const kvcl_codec_pages *pages,
+                                 const kvcl_attn_in *in, uint32_t page, uint32_t n);
+
+/* A tier on another device: its buffers, its means. */
 kvcl_status kvcl_tier_create_remote(const kvcl_tier_setup *s, kvcl_queue *main, kvcl_tier *t);
-kvcl_status kvcl_tier_encode_remote(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
-                                    const kvcl_codec_raw *raw);
 /* n coded pages of a remote tier, at most KVCL_TIER_BOUNCE, to the main device: *pages is then
  * there. Waits. */
 kvcl_status kvcl_tier_bring(kvcl_tier *t, kvcl_queue *q, kvcl_codec_pages *pages, uint32_t n);
+
+/* A tier on disk (tier_disk.c): pages of its bounce; its memory and file; the n pages in the
+ * bounce, from `page` on, to the file; back into the bounce, as codecs that attend or decode want
+ * them; attention; pages of another one. */
+uint32_t kvcl_tier_disk_bounce(const kvcl_codec_plan *p, uint32_t n_slots);
+kvcl_status kvcl_tier_create_disk(const kvcl_tier_setup *s, kvcl_queue *main, kvcl_tier *t);
+kvcl_status kvcl_tier_disk_store(kvcl_tier *t, kvcl_queue *q, uint32_t layer, uint32_t page,
+                                 uint32_t n);
+kvcl_status kvcl_tier_disk_bring(kvcl_tier *t, kvcl_queue *q, uint32_t layer, uint32_t page,
+                                 uint32_t n, kvcl_codec_pages *out);
+kvcl_status kvcl_tier_disk_attend(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
+                                  const kvcl_attn_in *in);
+kvcl_status kvcl_tier_disk_copy(kvcl_tier *dst, const kvcl_tier *src);
 /* A part of a buffer of the main device to the same place of one there.  Waits. */
 kvcl_status kvcl_tier_send(kvcl_tier *t, kvcl_queue *q, kvcl_view part, kvcl_buf *there);
 

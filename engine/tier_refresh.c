@@ -102,7 +102,11 @@ static kvcl_status decode_run(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
                               const kvcl_codec_raw *out)
 {
     uint32_t page = out->first_page, n = out->n_pages;
-    kvcl_codec_pages coded = kvcl_tier_pages(t, layer, page, n);
+    kvcl_codec_pages coded;
+    if (t->on_disk)
+        KVCL_TRY(kvcl_tier_disk_bring(t, q, layer, page, n, &coded));
+    else
+        coded = kvcl_tier_pages(t, layer, page, n);
     if (t->queue) {
         KVCL_TRY(kvcl_tier_bring(t, q, &coded, n));
         coded.means = kvcl_tier_means(t, t->means, layer);
@@ -117,7 +121,7 @@ static kvcl_status decode_pages(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
     for (uint32_t page = 0, n; page < end; page += n) {
         n = kvcl_page_map_run(&to->map, page, end);
         n = kvcl_page_map_run(&t->map, page, page + n);
-        n = t->queue ? kvcl_min_u32(n, KVCL_TIER_BOUNCE) : n;
+        n = t->queue || t->on_disk ? kvcl_min_u32(n, t->bounce_map.n_slots) : n;
         kvcl_codec_raw out = kvcl_tier_source(t, to, 0, page, n);
         KVCL_TRY(decode_run(t, q, layer, &out));
     }

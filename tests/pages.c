@@ -2,6 +2,7 @@
 #include "pages.h"
 
 #include "f16.h"
+#include "os.h"
 #include "types.h"
 
 #include <math.h>
@@ -99,6 +100,17 @@ float test_raw_value(test_run *r, kvcl_view pool, kvcl_type type, size_t at)
     float x;
     kvcl_dequantise(type, bytes + kvcl_type_bytes(type, at), 1, &x);
     return x;
+}
+
+void test_through_file(test_run *r, const void *pages, size_t bytes, void *out)
+{
+    kvcl_os_scratch f = {0};
+    size_t got;
+    test_ok(r, kvcl_os_scratch_open(r->d->ctx, NULL, bytes, "pages", &f));
+    test_ok(r, kvcl_os_scratch_write(&f, 0, pages, bytes));
+    test_ok(r, kvcl_os_scratch_read(&f, 0, out, bytes, &got));
+    test_true(got == bytes);
+    kvcl_os_scratch_close(&f);
 }
 
 /* ---- regions ------------------------------------------------------------------------------- */

@@ -29,6 +29,8 @@ kvcl_view test_raw_pool(test_run *r, kvcl_type type, const int32_t *slots, uint3
                         size_t page_elems, float *values);
 /* Element `at` of a raw pool read back by test_wait(). */
 float test_raw_value(test_run *r, kvcl_view pool, kvcl_type type, size_t at);
+/* Coded pages into a file, as tiers on disk have them, and back. */
+void test_through_file(test_run *r, const void *pages, size_t bytes, void *out);
 
 /* ---- regions ------------------------------------------------------------------------------- */
 

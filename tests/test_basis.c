@@ -202,6 +202,7 @@ START_TEST(bases_that_follow_the_text)
         opt.n_batch = i % 2 ? 7 : 512;
         opt.tiers[0].tokens = 64;
         opt.tiers[1].dev = i % 2 ? NULL : other;
+        opt.tiers[1].on_disk = i % 2;
         setenv("KVCL_SECOND_QUEUE", "1", 1);
         r = rig_open(d, &opt);
         unsetenv("KVCL_SECOND_QUEUE");

@@ -5,7 +5,7 @@
  *   2. the bytes written, all of them and no others, are those that plan() said
  *   3. encode and attend give the bytes of the scalar twins
  *   4. the error that kv_error reports is that of the decoded page
- *   5. pages that were read back and written elsewhere answer with the same bits */
+ *   5. pages that were read back, kept in a file and written elsewhere answer with the same bits */
 #include "bases.h"
 #include "codec.h"
 
@@ -318,8 +318,8 @@ static void law_5(rig *g, const answer *want)
     uint32_t n = g->raw.n_pages;
     kvcl_codec_pages moved = g->coded;
     int32_t *slots = test_slots(&g->r, n);
-    const unsigned char *from = want->pages;
-    unsigned char *image[2];
+    unsigned char *image[2], *from = test_mem(&g->r, want->page_bytes);
+    test_through_file(&g->r, want->pages, want->page_bytes, from);
     for (int j = 0; j < 2; j++)
         image[j] = test_mem(&g->r, (n + 1) * g->plan.pool_bytes[j]);
     for (uint32_t i = 0; i < n; i++) {

@@ -14,7 +14,7 @@ trap 'exit 130' INT TERM
 cd "$scratch" || exit 1
 
 unset KVCL_DEVICE KVCL_MEM_LIMIT KVCL_CPU_CAPS KVCL_THREADS KVCL_BATCH KVCL_COLOR KVCL_CACHE \
-    KVCL_TIER KVCL_CACHE_MEM KVCL_CTX_SIZE OMP_WAIT_POLICY
+    KVCL_TIER KVCL_TIER_DIR KVCL_CACHE_MEM KVCL_CTX_SIZE OMP_WAIT_POLICY
 export KVCL_CACHE_DIR=off KVCL_DEVICE=cpu NO_COLOR=1 KVCL_MODEL="$scratch/tiny.gguf"
 n_failed=0
 n_checked=0
@@ -101,7 +101,7 @@ awk -F, -v want=$((2 * positions)) 'NR > 1 { kl[$1] = $6; bits[$1] = $4; n[$1] =
                  bits["quant2"] < bits["q4_0"] && n["quant2"] == want) }' a.csv ||
     fail "eval: figures in $(cat a.csv)"
 # Speed is the only figure that may differ from run to run.
-figures() { awk -F, -v OFS=, '{ $15 = ""; print }' "$1"; }
+figures() { awk -F, -v OFS=, '{ $16 = ""; print }' "$1"; }
 figures a.csv >a
 for way in '--device cpu:scalar' '-t 3' '-b 7'; do
     # shellcheck disable=SC2086

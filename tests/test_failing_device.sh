@@ -10,7 +10,7 @@ scratch=$(mktemp -d "${TMPDIR:-/tmp}/kvcl-test-XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 130' INT TERM
 cd "$scratch" || exit 1
-unset KVCL_MEM_LIMIT KVCL_CACHE KVCL_TIER KVCL_CACHE_MEM
+unset KVCL_MEM_LIMIT KVCL_CACHE KVCL_TIER KVCL_TIER_DIR KVCL_CACHE_MEM
 export KVCL_CACHE_DIR=off NO_COLOR=1 KVCL_CLBLAST_LIB=off
 n_failed=0
 

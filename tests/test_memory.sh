@@ -13,7 +13,7 @@ trap 'exit 130' INT TERM
 cd "$scratch" || exit 1
 
 unset KVCL_MEM_LIMIT KVCL_CPU_CAPS KVCL_THREADS KVCL_BATCH KVCL_COLOR KVCL_CACHE KVCL_TIER \
-    KVCL_CACHE_MEM KVCL_CTX_SIZE
+    KVCL_TIER_DIR KVCL_CACHE_MEM KVCL_CTX_SIZE
 export KVCL_CACHE_DIR=off KVCL_DEVICE=cpu NO_COLOR=1
 export KVCL_MODEL="$source/models/ref/ref-llama-29m-q5_0.gguf"
 n_failed=0
@@ -54,6 +54,7 @@ echo 'It is a truth universally acknowledged' >prompt.txt
 compare -c 8192 --cache small
 compare -c 8192
 compare -c 2048 --tier hot=raw:128,warm=quant8:256,cold=q4_0
+compare -c 2048 --tier hot=raw:64,warm=disk:quant8:256,cold=disk:q4_0
 compare -c 2048 -ctk f32 -ctv f32 --tier hot=raw:64 --tier cold=quant1/post
 
 if [ "${KVCL_TEST_RESIDENT:-1}" = 1 ] && [ -r /proc/self/status ]; then

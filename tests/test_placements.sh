@@ -9,7 +9,7 @@ source=$(cd "$(dirname "$0")/.." && pwd)
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/kvcl-test-XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 130' INT TERM
-unset KVCL_MEM_LIMIT KVCL_CACHE KVCL_TIER KVCL_CACHE_MEM
+unset KVCL_MEM_LIMIT KVCL_CACHE KVCL_TIER KVCL_TIER_DIR KVCL_CACHE_MEM
 export KVCL_CACHE_DIR=off NO_COLOR=1
 n_failed=0
 
@@ -39,6 +39,7 @@ compare "cpu,$device" 7,512 "$device:quant4/channel:64" "cpu:q4_0"
 compare "$device" 64 "cpu:raw:64" "$device:q8_0"
 compare "cpu,$device" 7,512 "cpu:holo4-mmse:128" "$device:factor-k8v16" # bases from the prompt
 compare "cpu,$device" 64 "$device:holo4-chip:128" "cpu:holo2"
+compare "$device" 7,512 "disk:quant8:64" "disk:superpose4-2" # in memory for the twins
 
 echo "$n_failed failed"
 [ "$n_failed" -eq 0 ]

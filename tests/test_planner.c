@@ -40,6 +40,8 @@ START_TEST(tiers_are_read)
         {"cold=cpu:auto", KVCL_WISH_COLD, "cpu", "", 0},
         {"hot=auto:16777216", KVCL_WISH_HOT, "", "", 16777216},
         {"cold=NVIDIA H200:raw", KVCL_WISH_COLD, "NVIDIA H200", "raw", 0},
+        {"warm=disk:rest1.3:64", KVCL_WISH_WARM, "disk", "rest1.3", 64},
+        {"cold=disk:auto", KVCL_WISH_COLD, "disk", "", 0},
     };
     for (size_t i = 0; i < kvcl_array_len(cases); i++) {
         const text_case *c = &cases[i];
@@ -96,6 +98,9 @@ START_TEST(bad_tiers_are_refused)
         {"cold=quant4:64:64", "stands behind the number"},
         {"cold=:quant4", "empty"},
         {"hot=quant8:64", "the hot tier is raw"},
+        {"hot=disk:raw:64", "in the memory of the model's device"},
+        {"cold=disk", "'disk' is no codec"},
+        {"cold=disk:quant4:0", "'0' is no number"},
         {"hot=raw,hot=raw", "give each tier once"},
         {"hot=raw,", "no ="},
         {"cold=a:b:c:d:e:f:g:h:i:j:k:l:m:quant4", "too many colons"},
@@ -167,8 +172,8 @@ static kvcl_status size_of(void *user, const kvcl_planner_choice *c, kvcl_sessio
         uint64_t bytes = (uint64_t)pages * plan.page_bytes * N_LAYERS;
         snprintf(what, sizeof what, c->n_tiers > 1 ? "%s tier, " : "cache, ",
                  kvcl_wish_names[t->wish]);
-        add_row(out, devices[t->device].id, what, t->codec, bytes);
-        out->cache_bytes += bytes;
+        add_row(out, t->on_disk ? "disk" : devices[t->device].id, what, t->codec, bytes);
+        *(t->on_disk ? &out->disk_bytes : &out->cache_bytes) += bytes;
     }
     return KVCL_OK;
 }
@@ -206,8 +211,10 @@ static const char *line_of(const kvcl_planner_choice *c)
     line[0] = 0;
     for (uint32_t i = 0; i < c->n_tiers; i++) {
         const kvcl_planner_tier *t = &c->tiers[i];
-        n += (size_t)snprintf(line + n, sizeof line - n, "%s%s=%u:%s", i ? " " : "",
-                              kvcl_wish_names[t->wish], (unsigned)t->device, t->codec);
+        char place[12];
+        snprintf(place, sizeof place, "%u", (unsigned)t->device);
+        n += (size_t)snprintf(line + n, sizeof line - n, "%s%s=%s:%s", i ? " " : "",
+                              kvcl_wish_names[t->wish], t->on_disk ? "disk" : place, t->codec);
         if (t->tokens)
             n += (size_t)snprintf(line + n, sizeof line - n, ":%u", (unsigned)t->tokens);
     }
@@ -276,6 +283,13 @@ static const plan_case cases[] = {
     {NULL, NULL, 0, 70, 999, NULL, "--tier cold=cpu:raw", KVCL_E_DEVICE_MEM},
     {"exact", NULL, 0, 70, 999, NULL, "a smaller --cache", KVCL_E_DEVICE_MEM},
     {NULL, NULL, 64, 70, 999, "hot=0:f16:256 cold=1:quant4", "best preset", KVCL_OK},
+    /* on disk: in no budget and on no device, and there it stays */
+    {"balanced", "cold=disk:auto", 9, 999, 999, "hot=0:f16:256 cold=disk:quant4", "allows 9.0 MiB",
+     KVCL_OK},
+    {"exact", "cold=disk:auto", 0, 70, 5, "hot=0:f16:256 cold=disk:f16", NULL, KVCL_OK},
+    {"small", "warm=quant8:2048,cold=disk:auto", 0, 65, 999,
+     "hot=0:f16:128 warm=1:quant8:2048 cold=disk:quant-k3v2", "warm tier on cpu", KVCL_OK},
+    {"balanced", "hot=raw:2048,cold=disk:auto", 0, 65, 999, NULL, "opencl:x:0", KVCL_E_DEVICE_MEM},
     /* auto: quality first, then the place */
     {"auto", NULL, 0, 999, 999, "hot=0:f16", "fits the devices", KVCL_OK},
     {"auto", NULL, 0, 70, 999, "hot=0:f16:1152 cold=1:f16", "cold tier on cpu", KVCL_OK},
@@ -302,7 +316,9 @@ static void wish_of(const plan_case *c, kvcl_planner_view *v, kvcl_cache_wish *w
                       kvcl_last_error(ctx));
     for (int i = 0; i < KVCL_MAX_TIERS; i++)
         if (w->tier[i].device[0])
-            v->tier_device[i] = strcmp(w->tier[i].device, "cpu") == 0;
+            v->tier_device[i] = strcmp(w->tier[i].device, KVCL_WISH_DISK) == 0
+                                    ? KVCL_PLANNER_DISK
+                                    : strcmp(w->tier[i].device, "cpu") == 0;
 }
 
 static void check_plan(size_t i, const plan_case *c, const kvcl_planner_plan *plan)
@@ -315,7 +331,7 @@ static void check_plan(size_t i, const plan_case *c, const kvcl_planner_plan *pl
         said = said || strstr(plan->reasons[r], c->says);
     ck_assert_msg(said, "case %zu: no reason '%s' among %u, first '%s'", i, c->says,
                   (unsigned)plan->n_reasons, plan->reasons[0]);
-    ck_assert(plan->read_s > 0);
+    ck_assert((plan->read_s > 0) == (plan->sizes.disk_bytes == 0));
     ck_assert_uint_gt(plan->sizes.cache_bytes, 0);
 }
 

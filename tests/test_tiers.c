@@ -72,9 +72,11 @@ START_TEST(every_split_of_the_prompt)
 }
 END_TEST
 
-/* Tiers on the first row and on the reference device, in every arrangement. */
+/* Tiers on the first row, on the reference device and on disk, in every arrangement. */
 START_TEST(placement_changes_nothing)
 {
+    /* warm + 3 * cold: 0 here, 1 on the other device, 2 on disk */
+    static const uint32_t places[] = {0, 1, 3, 4, 5, 6};
     test_dev *rows, *d;
     size_t n_rows = test_rows(&rows), step = n_rows > 3 ? 3 : 1;
     rig_tier_model(false, 2);
@@ -83,10 +85,13 @@ START_TEST(placement_changes_nothing)
         kvcl_dev *other = NULL;
         rig_ok(d, kvcl_device_open(d->ctx, "cpu:scalar", &other));
         float *want = NULL;
-        for (uint32_t where = 0; where < 4; where++) {
+        for (size_t k = 0; k < kvcl_array_len(places); k++) {
+            uint32_t where = places[k];
             kvcl_session_options opt = rig_tiers("quant8", "quant3", 512);
-            opt.tiers[1].dev = where & 1 ? other : NULL;
-            opt.tiers[2].dev = where & 2 ? other : NULL;
+            opt.tiers[1].dev = where % 3 == 1 ? other : NULL;
+            opt.tiers[2].dev = where / 3 == 1 ? other : NULL;
+            opt.tiers[1].on_disk = where % 3 == 2;
+            opt.tiers[2].on_disk = where / 3 == 2;
             rig r = rig_open(d, &opt);
             float *got = rig_play(d, r.session, 330, 1, 80);
             if (want)

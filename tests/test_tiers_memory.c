@@ -22,6 +22,7 @@ START_TEST(nothing_is_allocated_after_creation)
         uint64_t n_live = kvcl_ctx_mem_stats(d->ctx).n_live;
         size_t dev_before = d->dev->bytes_used;
         kvcl_session_options opt = rig_tiers("quant8", "quant-k3v2", 512);
+        opt.tiers[2].on_disk = i % 2;
         rig r = rig_open(d, &opt);
         float *logits = calloc(V, sizeof *logits);
         int32_t tokens[200];
@@ -61,7 +62,8 @@ static void check_names(test_dev *d, const rig *r, const kvcl_session_plan *plan
     test_true(held.cache_bytes == plan->cache_bytes && held.weight_bytes == plan->weight_bytes);
 }
 
-/* Plan, statistics and the device's own count agree to the byte. */
+/* Plan, statistics and the device's own count agree to the byte; every other row has its cold tier
+ * on disk. */
 START_TEST(bytes_are_what_is_allocated)
 {
     test_dev *rows;
@@ -70,6 +72,7 @@ START_TEST(bytes_are_what_is_allocated)
     for (size_t i = 0; i < n_rows; i++) {
         test_dev *d = &rows[i];
         kvcl_session_options opt = rig_tiers(rig_configs[_i][0], rig_configs[_i][1], 700);
+        opt.tiers[opt.n_tiers - 1].on_disk = i % 2;
         rig r = rig_open(d, &opt);
         kvcl_session_free(r.session);
         size_t before = d->dev->bytes_used;
@@ -92,6 +95,8 @@ START_TEST(bytes_are_what_is_allocated)
         test_require(st.total_bytes + activations == held, "%s: told %llu, held %zu", d->row,
                      (unsigned long long)(st.total_bytes + activations), held);
         test_true(plan.cache_bytes == kvcl_session_cache_bytes(r.session));
+        test_true(plan.disk_bytes == st.disk_bytes);
+        test_true((st.disk_bytes > 0) == opt.tiers[opt.n_tiers - 1].on_disk);
         for (uint32_t t = 0; t < st.n_tiers; t++) {
             uint64_t parts = 0;
             for (int p = 0; p < 4; p++)
