@@ -12,8 +12,9 @@
 #include <stdio.h>
 
 #define SPREAD 128u /* queries lie among that many newest tokens, if they are fewer */
-#define DEFAULT_SKETCHES                                                                        \
-    "oracle,rp16,pca32,whitened32,balanced32,balanced48/int4,lm1/pre,lm2/post,lm2/pre,lm3/pre," \
+#define DEFAULT_SKETCHES                                                                     \
+    "oracle,rp16,kmeans16,pca32,whitened32,balanced32,balanced48/int4,lm1/pre,lm2/post,lm2/" \
+    "pre,lm3/pre,"                                                                           \
     "box16"
 #define AT(member) .offset = offsetof(kvcl_frontier_opts, member)
 
@@ -57,7 +58,8 @@ static const kvcl_opt options[] = {
      .kind = KVCL_OPT_STRING,
      AT(sketches),
      .arg = "LIST",
-     .help = "what a step reads of every key, with comma between: oracle, rp<s>, pca<s>, "
+     .help = "what a step reads of every key, with comma between: oracle, rp<s>, kmeans<s>, "
+             "pca<s>, "
              "whitened<s>, balanced<s> (/int8 or /int4), lm<1 to 4> (/pre or /post), box<tokens>; "
              "default, of what suits the model: " DEFAULT_SKETCHES},
     {.names = {"--rule"},
@@ -67,7 +69,7 @@ static const kvcl_opt options[] = {
      .def = "topk32,mass0.01,z3,theta0.5",
      .help = "which tokens stay unread: topk<k> loses none of the k best, mass<part> no more than "
              "that part of the weights; /z<z> behind either: as if errors were no larger than z "
-             "deviations; z<z>: mass0.01/z<z>; theta<score>: rp's rule"},
+             "deviations; z<z>: mass0.01/z<z>; theta<score>: that of rp and kmeans"},
     {.names = {"--hot"},
      .kind = KVCL_OPT_INT,
      AT(n_hot),
@@ -100,7 +102,6 @@ static const kvcl_opt options[] = {
     KVCL_ROWS_DEVICE(kvcl_frontier_opts),
     KVCL_ROW_THREADS(kvcl_frontier_opts),
     KVCL_ROW_BATCH(kvcl_frontier_opts),
-    KVCL_ROWS_CACHE_TYPES(kvcl_frontier_opts),
     KVCL_ROWS_COMMON(kvcl_frontier_opts),
 };
 
@@ -285,7 +286,9 @@ static kvcl_status read_rows(kvcl_frontier *f)
     KVCL_TRY_GOTO(read_length(f, n));
     KVCL_TRY_GOTO(create_rows(f));
     KVCL_TRY_GOTO(create_table(f));
-    kvcl_session_options s = kvcl_app_session_options(&o->model);
+    kvcl_model_opts model = o->model;
+    model.type_k = model.type_v = "f16"; /* as the keys that are sketched */
+    kvcl_session_options s = kvcl_app_session_options(&model);
     s.n_ctx = f->T;
     KVCL_TRY_GOTO(kvcl_session_create(f->app.engine, &s, &f->app.session));
     KVCL_TRY_GOTO(
@@ -377,7 +380,8 @@ const kvcl_command kvcl_cmd_frontier = {
         "scores of hot tokens and sinks; scans read token by token, by falling upper bound, and "
         "know what they have read. Every pair of query and token is checked against its bounds, "
         "every rule against its promise: exit code 7 when one does not hold. "
-        "Sketches: rp Gaussian projections with constant errors, as in GhostKV (no proof); pca, "
+        "Sketches: rp Gaussian projections with constant errors, as in GhostKV (no proof), kmeans "
+        "the same in 8 clusters; pca, "
         "whitened, balanced: coordinates in a basis of the keys' spectrum, of that in the queries' "
         "metric, of both, with the norms of what is left out; lm: all of the key in few bits as "
         "codec quant keeps it, before (pre) or after rotation, with the norm of its error; box: "

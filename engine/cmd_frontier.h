@@ -14,13 +14,15 @@
 #define KVCL_FRONTIER_RULES 12
 #define KVCL_FRONTIER_TOPS 3 /* 8, 32, 64 best tokens */
 #define KVCL_FRONTIER_MAX_K 1024
+#define KVCL_FRONTIER_CLUSTERS 8
 #define KVCL_FRONTIER_NAME 24
 
 /* ---- names of sketches and rules (cmd_frontier_spec.c) -------------------------------------- */
 
 typedef enum kvcl_frontier_kind {
     KVCL_SKETCH_ORACLE,   /* the scores themselves: what no sketch can pass */
-    KVCL_SKETCH_RANDOM,   /* rp<s>: s Gaussian projections, the source's form; proves nothing */
+    KVCL_SKETCH_RANDOM,   /* rp<s>: s Gaussian projections, the source's form; proves nothing.
+                             kmeans<s>: the same in clusters, which are ruled out as a whole */
     KVCL_SKETCH_PCA,      /* pca<s>[/int4]: the first s coordinates of a basis, and the norm of the
                              rest */
     KVCL_SKETCH_WHITENED, /* whitened<s>[/int4] */
@@ -35,6 +37,7 @@ typedef struct kvcl_frontier_spec {
     uint32_t n;    /* coordinates; bits; tokens of a box */
     uint32_t bits; /* of a coordinate: 8 or 4 */
     bool post;     /* LEVELS: coded after rotation */
+    bool grouped;  /* RANDOM: kmeans */
 } kvcl_frontier_spec;
 
 typedef enum kvcl_frontier_aim { KVCL_AIM_TOP, KVCL_AIM_MASS, KVCL_AIM_THETA } kvcl_frontier_aim;
@@ -80,7 +83,7 @@ bool kvcl_frontier_basis(kvcl_frontier_kind kind, uint32_t D, const double *keys
                          double *defect);
 size_t kvcl_frontier_basis_work(uint32_t D); /* doubles */
 
-/* ---- sketches of one KV head (cmd_frontier_sketch.c, cmd_frontier_code.c) -------------------- */
+/* ---- sketches of one KV head (cmd_frontier_sketch.c, _code.c, _random.c) -------------------- */
 
 /* What a sketch is made from.  Everything borrows. */
 typedef struct kvcl_frontier_keys {
@@ -102,7 +105,12 @@ typedef struct kvcl_frontier_sketch {
     float *in, *out;  /* [T] norms, decoded from a byte each: never below the true ones */
     double *to_query; /* [D][D]; rows 0 .. s - 1 are used for b, the others for b' */
     float *random;    /* RANDOM: [s][D] */
-    float *mean;      /* [D]: coordinates are those of k - mean */
+    /* ... grouped: [T] a token's cluster, [KVCL_FRONTIER_CLUSTERS][s] their means, the largest
+     * distance from them */
+    uint8_t *cluster;
+    float *center;
+    double radius[KVCL_FRONTIER_CLUSTERS];
+    float *mean; /* [D]: coordinates are those of k - mean */
     /* what bounds rounding, with |q| and |b|: the largest |k| and |mean|, the largest row of code,
      * how far the two maps of a basis are from being inverse */
     double reach, reach_code, defect;
@@ -117,7 +125,8 @@ void kvcl_frontier_sketch_free(kvcl_ctx *ctx, kvcl_frontier_sketch *s);
 bool kvcl_frontier_sketch_make(const kvcl_frontier_spec *spec, const kvcl_frontier_keys *keys,
                                double *work, kvcl_frontier_sketch *out);
 size_t kvcl_frontier_sketch_work(uint32_t T, uint32_t D); /* doubles */
-/* ... and its parts for the kinds: LEVELS; BOX. */
+/* ... and its parts for the kinds: RANDOM, LEVELS, BOX. */
+void kvcl_frontier_code_random(const kvcl_frontier_keys *keys, kvcl_frontier_sketch *out);
 void kvcl_frontier_code_levels(const kvcl_frontier_keys *keys, double *norms,
                                kvcl_frontier_sketch *out);
 void kvcl_frontier_code_box(const kvcl_frontier_keys *keys, kvcl_frontier_sketch *out);
@@ -128,14 +137,21 @@ void kvcl_frontier_norms(uint32_t n, const double *norms, float *out);
 
 /* low[t] <= q . k_t <= high[t], as floats compute the product in any order, for t < n; z > 0:
  * errors of z standard deviations instead, which prove nothing.  score [n]: the true ones, for
- * ORACLE. RANDOM: the source's bound, estimate -+ epsilon + sigma, .05 each, which is none. */
+ * ORACLE. RANDOM: the source's bound,
+ * which is none: estimate -+ epsilon + sigma, .05 each; grouped, no more than the score of the
+ * cluster's mean, its radius and these. */
 void kvcl_frontier_bounds(const kvcl_frontier_sketch *s, const float *q, const float *score,
                           uint32_t n, double scale, double z, float *low, float *high);
+
+void kvcl_frontier_bounds_random(const kvcl_frontier_sketch *s, const float *q, uint32_t n,
+                                 double scale, float *low, float *high);
 
 /* q . k, one rounding for each product and sum. */
 float kvcl_frontier_dot(const float *a, const float *b, uint32_t n);
 
 /* ---- rules (cmd_frontier_rule.c) ------------------------------------------------------------ */
+
+extern const uint32_t kvcl_frontier_tops[KVCL_FRONTIER_TOPS];
 
 /* One query of one head: tokens 0 .. n - 1, [begin, end) of them cold. */
 typedef struct kvcl_frontier_query {
@@ -223,7 +239,6 @@ typedef struct kvcl_frontier {
     float *table;              /* of rotation; NULL without */
     kvcl_frontier_cell *cells; /* [n_specs][n_rules][2: one-shot, scan][n_layers][Hq] */
     uint64_t *n_violated;      /* [n_specs][n_layers][Hq] pairs of query and token out of bounds */
-    uint64_t n_pairs;          /* that were looked at for each sketch */
 } kvcl_frontier;
 
 static inline kvcl_frontier_cell *kvcl_frontier_cell_at(const kvcl_frontier *f, uint32_t spec,

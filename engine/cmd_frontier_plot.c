@@ -10,25 +10,27 @@ typedef struct family {
     const char *name, *color;
     kvcl_frontier_kind kind;
     uint32_t bits; /* of coordinates; 0: not asked */
-    bool post;
+    bool post, grouped;
 } family;
 
 static const family families[] = {
-    {"pca, int8", "#1f77b4", KVCL_SKETCH_PCA, 8, false},
-    {"pca, int4", "#17becf", KVCL_SKETCH_PCA, 4, false},
-    {"whitened, int8", "#2ca02c", KVCL_SKETCH_WHITENED, 8, false},
-    {"whitened, int4", "#98df8a", KVCL_SKETCH_WHITENED, 4, false},
-    {"balanced, int8", "#9467bd", KVCL_SKETCH_BALANCED, 8, false},
-    {"balanced, int4", "#e377c2", KVCL_SKETCH_BALANCED, 4, false},
-    {"levels before rotation", "#d62728", KVCL_SKETCH_LEVELS, 0, false},
-    {"levels after rotation", "#ff7f0e", KVCL_SKETCH_LEVELS, 0, true},
-    {"boxes", "#7f7f7f", KVCL_SKETCH_BOX, 0, false},
-    {"random projections (no proof)", "#000000", KVCL_SKETCH_RANDOM, 0, false},
+    {"pca, int8", "#1f77b4", KVCL_SKETCH_PCA, 8, false, false},
+    {"pca, int4", "#17becf", KVCL_SKETCH_PCA, 4, false, false},
+    {"whitened, int8", "#2ca02c", KVCL_SKETCH_WHITENED, 8, false, false},
+    {"whitened, int4", "#98df8a", KVCL_SKETCH_WHITENED, 4, false, false},
+    {"balanced, int8", "#9467bd", KVCL_SKETCH_BALANCED, 8, false, false},
+    {"balanced, int4", "#e377c2", KVCL_SKETCH_BALANCED, 4, false, false},
+    {"levels before rotation", "#d62728", KVCL_SKETCH_LEVELS, 0, false, false},
+    {"levels after rotation", "#ff7f0e", KVCL_SKETCH_LEVELS, 0, true, false},
+    {"boxes", "#7f7f7f", KVCL_SKETCH_BOX, 0, false, false},
+    {"random projections (no proof)", "#000000", KVCL_SKETCH_RANDOM, 0, false, false},
+    {"the same in clusters (no proof)", "#8c564b", KVCL_SKETCH_RANDOM, 0, false, true},
 };
 
 static bool is_of(const kvcl_frontier_spec *s, const family *m)
 {
-    return s->kind == m->kind && (!m->bits || s->bits == m->bits) && s->post == m->post;
+    return s->kind == m->kind && (!m->bits || s->bits == m->bits) && s->post == m->post &&
+           s->grouped == m->grouped;
 }
 
 /* A rule's name as part of a file's: "mass0.01/z3" is mass0.01-z3. */

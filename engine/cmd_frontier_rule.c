@@ -9,6 +9,8 @@
 #define INFLATE 1e-9  /* sums of up to 2^27 doubles, generously */
 #define MAX_EXP 600.0 /* a bound that far above the largest score is as good as any */
 
+const uint32_t kvcl_frontier_tops[KVCL_FRONTIER_TOPS] = {8, 32, 64};
+
 /* ---- the k largest ------------------------------------------------------------------------- */
 
 static void sink_root(kvcl_frontier_heap *h)
@@ -205,8 +207,6 @@ uint64_t kvcl_frontier_violations(const kvcl_frontier_query *q, const float *low
     return n;
 }
 
-static const uint32_t tops[KVCL_FRONTIER_TOPS] = {8, 32, 64};
-
 /* A promise of the k best covers fewer, too; above them, of k itself. */
 static bool misses(const kvcl_frontier_rule *rule, const kvcl_frontier_query *q,
                    const uint8_t *kept)
@@ -241,7 +241,7 @@ void kvcl_frontier_count(const kvcl_frontier_rule *rule, bool proves, double cer
     cell->lost_max = fmax(cell->lost_max, lost);
     cell->certificate_max = fmax(cell->certificate_max, certificate);
     for (uint32_t i = 0; i < KVCL_FRONTIER_TOPS; i++)
-        cell->missed[i] += (double)n_missed[i] / tops[i];
+        cell->missed[i] += (double)n_missed[i] / kvcl_frontier_tops[i];
     if (!proves)
         return;
     if (rule->aim == KVCL_AIM_MASS)

@@ -117,7 +117,6 @@ static const float *query_at(const kvcl_frontier *f, const unit *u, uint32_t hea
 static void score_query(const kvcl_frontier *f, const float *q, uint32_t i, const float *keys,
                         float *score, double *weight, kvcl_frontier_query *out)
 {
-    static const uint32_t tops[KVCL_FRONTIER_TOPS] = {8, 32, 64};
     const uint32_t n = f->T - (f->n_queries - 1 - i) * f->stride;
     *out = (kvcl_frontier_query){.n = n,
                                  .begin = (uint32_t)f->o->n_sinks,
@@ -134,7 +133,7 @@ static void score_query(const kvcl_frontier *f, const float *q, uint32_t i, cons
         out->total += weight[t];
     }
     for (uint32_t j = 0; j < KVCL_FRONTIER_TOPS; j++) {
-        kvcl_frontier_heap h = {.k = tops[j]};
+        kvcl_frontier_heap h = {.k = kvcl_frontier_tops[j]};
         for (uint32_t t = 0; t < n; t++)
             kvcl_frontier_push(&h, score[t]);
         out->top[j] = kvcl_frontier_least(&h);

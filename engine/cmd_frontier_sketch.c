@@ -1,7 +1,6 @@
 /* cmd_frontier_sketch.c - sketches of keys and their bounds.  See cmd_frontier.h. */
 #include "cmd_frontier.h"
 
-#include "f16.h"
 #include "hparams.h"
 #include "mem.h"
 
@@ -9,11 +8,10 @@
 
 #define LANES 16
 #define LEVELS 256
-#define ULP 0x1p-24       /* of a float, half of it: the error of one operation */
-#define INFLATE 0x1p-30   /* of sums of doubles, generously */
-#define NOTHING 1e-30     /* below: floats that lose digits */
-#define SOURCE_SLACK 0.05 /* the source's epsilon, and its sigma */
-#define CLIP_INT4 0.45    /* an int4 step in root mean squares: clips a little, as norms cover it */
+#define ULP 0x1p-24     /* of a float, half of it: the error of one operation */
+#define INFLATE 0x1p-30 /* of sums of doubles, generously */
+#define NOTHING 1e-30   /* below: floats that lose digits */
+#define CLIP_INT4 0.45  /* an int4 step in root mean squares: clips a little, as norms cover it */
 
 /* ---- memory -------------------------------------------------------------------------------- */
 
@@ -28,6 +26,8 @@ kvcl_status kvcl_frontier_sketch_create(kvcl_ctx *ctx, uint32_t T, uint32_t D,
                  {(void **)&out->out, T, sizeof(float)},
                  {(void **)&out->to_query, (size_t)D * D, sizeof(double)},
                  {(void **)&out->random, (size_t)D * D, sizeof(float)},
+                 {(void **)&out->cluster, T, 1},
+                 {(void **)&out->center, (size_t)KVCL_FRONTIER_CLUSTERS * D, sizeof(float)},
                  {(void **)&out->mean, D, sizeof(float)}};
     for (size_t i = 0; i < kvcl_array_len(parts); i++)
         KVCL_TRY(kvcl_mem_array(ctx, parts[i].n, parts[i].size, "a sketch", parts[i].to));
@@ -41,6 +41,8 @@ void kvcl_frontier_sketch_free(kvcl_ctx *ctx, kvcl_frontier_sketch *s)
     kvcl_mem_free(ctx, s->out);
     kvcl_mem_free(ctx, s->to_query);
     kvcl_mem_free(ctx, s->random);
+    kvcl_mem_free(ctx, s->cluster);
+    kvcl_mem_free(ctx, s->center);
     kvcl_mem_free(ctx, s->mean);
     *s = (kvcl_frontier_sketch){0};
 }
@@ -112,31 +114,6 @@ static void measure_reach(const kvcl_frontier_keys *k, kvcl_frontier_sketch *s)
     if (s->spec->kind != KVCL_SKETCH_BOX)
         for (uint32_t t = 0; t < s->T; t++)
             s->reach_code = fmax(s->reach_code, norm_of(s->code + (size_t)t * s->s, s->s));
-}
-
-/* ---- random projections -------------------------------------------------------------------- */
-
-/* splitmix64 (Steele, Lea, Flood 2014) as a function of a counter: (0, 1). */
-static double uniform(uint64_t seed, uint64_t counter)
-{
-    uint64_t x = (seed << 32) + (counter + 1) * UINT64_C(0x9e3779b97f4a7c15);
-    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
-    return ((double)((x ^ x >> 31) >> 12) + 0.5) * 0x1p-52;
-}
-
-/* Entries N(0, 1/s), as the source has them. */
-static void code_random(const kvcl_frontier_keys *k, kvcl_frontier_sketch *s)
-{
-    for (uint64_t i = 0; i < (uint64_t)s->s * s->D; i++) {
-        const double r = sqrt(-2 * log(uniform(k->seed, 2 * i)));
-        const double angle = 6.283185307179586 * uniform(k->seed, 2 * i + 1);
-        s->random[i] = (float)(r * cos(angle) / sqrt((double)s->s));
-    }
-    for (uint32_t t = 0; t < s->T; t++)
-        for (uint32_t i = 0; i < s->s; i++)
-            s->code[(size_t)t * s->s + i] = kvcl_f16_to_f32(kvcl_f32_to_f16(
-                kvcl_frontier_dot(k->post + (size_t)t * s->D, s->random + (size_t)i * s->D, s->D)));
 }
 
 /* ---- coordinates in a basis ---------------------------------------------------------------- */
@@ -252,7 +229,7 @@ bool kvcl_frontier_sketch_make(const kvcl_frontier_spec *spec, const kvcl_fronti
     case KVCL_SKETCH_ORACLE:
         return true;
     case KVCL_SKETCH_RANDOM:
-        code_random(keys, out);
+        kvcl_frontier_code_random(keys, out);
         break;
     case KVCL_SKETCH_LEVELS:
         kvcl_frontier_code_levels(keys, work, out);
@@ -341,21 +318,6 @@ static void bounds_box(const kvcl_frontier_sketch *s, const float *q, uint32_t n
     }
 }
 
-/* The source compares products of raw queries and keys, over sqrt(s). */
-static void bounds_random(const kvcl_frontier_sketch *s, const float *q, uint32_t n, double scale,
-                          float *low, float *high)
-{
-    float b[KVCL_MAX_HEAD_DIM];
-    for (uint32_t i = 0; i < s->s; i++)
-        b[i] = kvcl_frontier_dot(q, s->random + (size_t)i * s->D, s->D);
-    const double factor = 1 / (scale * sqrt((double)s->s));
-    for (uint32_t t = 0; t < n; t++) {
-        const double x = factor * (double)kvcl_frontier_dot(b, s->code + (size_t)t * s->s, s->s);
-        low[t] = (float)(x - 2 * SOURCE_SLACK);
-        high[t] = (float)(x + 2 * SOURCE_SLACK);
-    }
-}
-
 void kvcl_frontier_bounds(const kvcl_frontier_sketch *s, const float *q, const float *score,
                           uint32_t n, double scale, double z, float *low, float *high)
 {
@@ -365,7 +327,7 @@ void kvcl_frontier_bounds(const kvcl_frontier_sketch *s, const float *q, const f
         memcpy(high, score, n * sizeof *high);
         break;
     case KVCL_SKETCH_RANDOM:
-        bounds_random(s, q, n, scale, low, high);
+        kvcl_frontier_bounds_random(s, q, n, scale, low, high);
         break;
     case KVCL_SKETCH_BOX:
         bounds_box(s, q, n, low, high);

@@ -43,15 +43,17 @@ static bool read_spec(const char *p, kvcl_frontier_spec *s)
         const char *word;
         kvcl_frontier_kind kind;
         uint32_t max;
-    } kinds[] = {{"rp", KVCL_SKETCH_RANDOM, 512},         {"pca", KVCL_SKETCH_PCA, 512},
-                 {"whitened", KVCL_SKETCH_WHITENED, 512}, {"balanced", KVCL_SKETCH_BALANCED, 512},
-                 {"lm", KVCL_SKETCH_LEVELS, 4},           {"box", KVCL_SKETCH_BOX, 1024}};
+    } kinds[] = {{"rp", KVCL_SKETCH_RANDOM, 512},         {"kmeans", KVCL_SKETCH_RANDOM, 512},
+                 {"pca", KVCL_SKETCH_PCA, 512},           {"whitened", KVCL_SKETCH_WHITENED, 512},
+                 {"balanced", KVCL_SKETCH_BALANCED, 512}, {"lm", KVCL_SKETCH_LEVELS, 4},
+                 {"box", KVCL_SKETCH_BOX, 1024}};
     *s = (kvcl_frontier_spec){.bits = 8};
     if (take(&p, "oracle"))
         return !*p;
     for (size_t i = 0; i < kvcl_array_len(kinds); i++)
         if (take(&p, kinds[i].word)) {
             s->kind = kinds[i].kind;
+            s->grouped = i == 1;
             if (!take_number(&p, kinds[i].max, &s->n))
                 return false;
             break;
@@ -114,10 +116,11 @@ kvcl_status kvcl_frontier_specs_read(kvcl_ctx *ctx, const char *list, kvcl_front
         char word[KVCL_FRONTIER_NAME];
         KVCL_CHECK(ctx, n < KVCL_FRONTIER_SKETCHES, KVCL_E_ARG, "--sketch: more than %d sketches",
                    KVCL_FRONTIER_SKETCHES);
-        KVCL_CHECK(ctx, next_word(&p, word) && read_spec(word, &out[n]), KVCL_E_ARG,
-                   "--sketch: '%s' is no sketch; there are oracle, rp16, pca32, whitened32, "
-                   "balanced32 (each /int8 or /int4), lm1 to lm4 (/pre or /post), box16",
-                   word);
+        KVCL_CHECK(
+            ctx, next_word(&p, word) && read_spec(word, &out[n]), KVCL_E_ARG,
+            "--sketch: '%s' is no sketch; there are oracle, rp16, kmeans16, pca32, whitened32, "
+            "balanced32 (each /int8 or /int4), lm1 to lm4 (/pre or /post), box16",
+            word);
         for (uint32_t i = 0; i < n; i++)
             KVCL_CHECK(ctx, strcmp(out[i].name, word) != 0, KVCL_E_ARG, "--sketch: %s stands twice",
                        word);
@@ -161,8 +164,8 @@ const char *kvcl_frontier_spec_unfit(const kvcl_frontier_spec *s, uint32_t D)
 double kvcl_frontier_spec_bytes(const kvcl_frontier_spec *s, uint32_t D)
 {
     switch (s->kind) {
-    case KVCL_SKETCH_RANDOM: /* f16 coordinates */
-        return 2.0 * s->n;
+    case KVCL_SKETCH_RANDOM: /* f16 coordinates, and a cluster's number */
+        return 2.0 * s->n + s->grouped;
     case KVCL_SKETCH_PCA:
     case KVCL_SKETCH_WHITENED:
     case KVCL_SKETCH_BALANCED: /* and two norms */

@@ -247,6 +247,43 @@ START_TEST(norms_round_up)
 }
 END_TEST
 
+/* Clusters rule out what lies below their mean's score, radius and the constants; else they change
+ * nothing. */
+START_TEST(clusters)
+{
+    rig r;
+    float q[DIM], low[2][TOKENS], high[2][TOKENS];
+    uint32_t n_tighter = 0;
+    rig_make(&r);
+    for (uint32_t d = 0; d < DIM; d++)
+        q[d] = (float)gauss();
+    rig_sketch(&r, "rp8");
+    kvcl_frontier_bounds(&r.sketch, q, NULL, TOKENS, 0.125, 0, low[0], high[0]);
+    rig_sketch(&r, "kmeans8");
+    kvcl_frontier_bounds(&r.sketch, q, NULL, TOKENS, 0.125, 0, low[1], high[1]);
+    for (uint32_t t = 0; t < TOKENS; t++) {
+        const kvcl_frontier_sketch *s = &r.sketch;
+        const uint32_t c = s->cluster[t];
+        double distance = 0, score = 0;
+        for (uint32_t i = 0; i < 8; i++) {
+            const double x = (double)s->code[t * 8 + i] - (double)s->center[c * 8 + i];
+            distance += x * x;
+            for (uint32_t d = 0; d < DIM; d++)
+                score +=
+                    (double)q[d] * (double)s->random[i * DIM + d] * (double)s->center[c * 8 + i];
+        }
+        test_true(sqrt(distance) <= s->radius[c] * (1 + 1e-12));
+        const double most = score * 8 / sqrt(8) + s->radius[c] + 0.1;
+        test_true(low[0][t] == low[1][t]);
+        test_true(fabs((double)high[1][t] - fmin((double)high[0][t], most)) <
+                  1e-5 * (1 + fabs(most)));
+        n_tighter += high[1][t] < high[0][t];
+    }
+    test_true(n_tighter > 0);
+    rig_free(&r);
+}
+END_TEST
+
 /* ---- bases and codes ----------------------------------------------------------------------- */
 
 /* out = m a m^TOKENS for row m. */
@@ -336,6 +373,7 @@ int main(void)
     tcase_add_test(c, planted_norm_is_caught);
     tcase_add_test(c, verdicts);
     tcase_add_test(c, norms_round_up);
+    tcase_add_test(c, clusters);
     tcase_add_test(c, bases);
     tcase_add_test(c, levels);
     suite_add_tcase(s, c);

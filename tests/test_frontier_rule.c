@@ -186,10 +186,11 @@ START_TEST(names)
     static const char *const bad_rules[] = {"",      "topk0",   "topk2000", "mass0",
                                             "mass1", "z0",      "theta",    "mass.1,",
                                             "topkx", "massnan", "z1e999"};
-    ck_assert_int_eq(
-        kvcl_frontier_specs_read(ctx, "oracle,rp16,pca32/int4,lm2,lm3/post,box4", specs, &n),
-        KVCL_OK);
-    ck_assert_uint_eq(n, 6);
+    ck_assert_int_eq(kvcl_frontier_specs_read(
+                         ctx, "oracle,rp16,pca32/int4,lm2,lm3/post,box4,kmeans16", specs, &n),
+                     KVCL_OK);
+    ck_assert_uint_eq(n, 7);
+    ck_assert_double_eq(kvcl_frontier_spec_bytes(&specs[6], 128), 33);
     ck_assert_double_eq(kvcl_frontier_spec_bytes(&specs[1], 128), 32);
     ck_assert_double_eq(kvcl_frontier_spec_bytes(&specs[2], 128), 18);
     ck_assert_double_eq(kvcl_frontier_spec_bytes(&specs[3], 128), 35);
