@@ -54,7 +54,7 @@ void KVCL_SIMD_FN(norm)(const void *args, kvcl_cpu_part *p)
     const float *x = kvcl_cpu_ptr(a->x);
     float *out = kvcl_cpu_ptr(a->out);
     for (uint32_t i, end; kvcl_cpu_take(p, a->n, 1, &i, &end);) {
-        size_t at = (size_t)i * a->dim;
+        size_t at = kvcl_norm_row_at(a, i);
         KVCL_SIMD_FN(norm_row)(&a->spec, x + at, out + at, a->dim);
     }
 }

@@ -132,23 +132,24 @@ static kvcl_status create_arrays(capture *c)
         return KVCL_OK;
     KVCL_TRY(kvcl_mem_array(c->app.ctx, c->n, hp->n_rot * sizeof(float), "the rotation table", &p));
     c->table = p;
-    kvcl_rope_table(c->table, (uint32_t)c->n, hp->n_rot, (double)hp->rope_base,
-                    (double)hp->rope_scale);
+    kvcl_rope_table(c->table, (uint32_t)c->n, &hp->rope);
     return KVCL_OK;
 }
 
 /* ---- files --------------------------------------------------------------------------------- */
 
-/* The engine's rotation (engine/ops_kv.h, adjacent pairs), the same bits: with the table's cosine c
- * and sine s, x[2i]' = fma(x[2i], c, -(x[2i+1] s)), x[2i+1]' = fma(x[2i+1], c, x[2i] s), -0 as +0.
- */
-static void rotate(const float *cs, uint32_t n_rot, float *x)
+/* The engine's rotation (engine/ops_kv.h), the same bits: with the table's cosine c and sine s, a
+ * pair's a' = fma(a, c, -(b s)), b' = fma(b, c, a s), -0 as +0. */
+static void rotate(const kvcl_hparams *hp, const float *cs, float *x)
 {
-    for (uint32_t i = 0; i < n_rot / 2; i++) {
-        const float a = x[2 * i], b = x[2 * i + 1], c = cs[2 * i], s = cs[2 * i + 1];
+    const uint32_t half = hp->n_rot / 2;
+    const bool adjacent = hp->arch->pairing == KVCL_ROPE_ADJACENT;
+    for (uint32_t i = 0; i < half; i++) {
+        float *pa = &x[adjacent ? 2 * i : i], *pb = &x[adjacent ? 2 * i + 1 : i + half];
+        const float a = *pa, b = *pb, c = cs[2 * i], s = cs[2 * i + 1];
         const float y0 = fmaf(a, c, -(b * s)), y1 = fmaf(b, c, a * s);
-        x[2 * i] = y0 == 0 ? 0 : y0;
-        x[2 * i + 1] = y1 == 0 ? 0 : y1;
+        *pa = y0 == 0 ? 0 : y0;
+        *pb = y1 == 0 ? 0 : y1;
     }
 }
 
@@ -166,7 +167,7 @@ static kvcl_status write_array(capture *c, uint32_t layer, const char *what, con
             float *to = c->out + (h * c->n + t) * dim;
             memcpy(to, rows + (t * heads + h) * dim, dim * sizeof *to);
             if (turn && c->table)
-                rotate(c->table + t * c->hp->n_rot, c->hp->n_rot, to);
+                rotate(c->hp, c->table + t * c->hp->n_rot, to);
         }
     return kvcl_npy_write(c->app.ctx, path, c->out, dims, 3);
 }

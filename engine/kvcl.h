@@ -169,9 +169,10 @@ size_t kvcl_type_bytes(kvcl_type type, size_t n);
 typedef struct kvcl_model kvcl_model;
 
 typedef struct kvcl_model_info {
-    char arch[32]; /* "llama", "gpt2" */
+    char arch[32]; /* "llama", "qwen3" */
     char name[128];
-    uint32_t n_layers, n_embd, n_ff, n_heads, n_kv_heads, head_dim, n_vocab, n_ctx_train;
+    uint32_t n_layers, n_embd, n_ff, n_heads, n_kv_heads, head_dim, n_vocab;
+    uint32_t n_ctx_train; /* the longest context; where attention slides, its window */
     uint64_t n_params;
     uint64_t tensor_bytes;
     int32_t bos_id, eos_id; /* -1 when the file has none */

@@ -101,13 +101,22 @@ kvcl_status kvcl_op_norm(kvcl_queue *q, const kvcl_norm_args *a)
     KVCL_CHECK(q->dev->ctx, a->dim && a->dim % 32 == 0 && a->dim <= KVCL_MAX_COLS,
                KVCL_E_UNSUPPORTED, "%s: width %u; want a multiple of 32, at most %u", op,
                (unsigned)a->dim, KVCL_MAX_COLS);
+    kvcl_norm_args grouped = *a;
+    if (a->n_group == 0) {
+        grouped.n_group = 1;
+        grouped.stride = a->dim;
+    }
+    uint32_t n_groups = a->n / grouped.n_group, width = grouped.n_group * a->dim;
+    KVCL_CHECK(q->dev->ctx, n_groups * grouped.n_group == a->n && grouped.n_group <= KVCL_MAX_COLS,
+               KVCL_E_ARG, "%s: %u rows in groups of %u", op, (unsigned)a->n,
+               (unsigned)grouped.n_group);
     KVCL_TRY(kvcl_check_norm(q, op, &a->spec, a->dim));
-    KVCL_TRY(kvcl_check_rows(q, op, "x", a->x, a->n, a->dim, a->dim));
-    KVCL_TRY(kvcl_check_rows(q, op, "out", a->out, a->n, a->dim, a->dim));
+    KVCL_TRY(kvcl_check_rows(q, op, "x", a->x, n_groups, width, grouped.stride));
+    KVCL_TRY(kvcl_check_rows(q, op, "out", a->out, n_groups, width, grouped.stride));
     KVCL_TRY(kvcl_check_same_or_apart(q, op, a->out, a->x));
     KVCL_TRY(kvcl_check_apart(q, op, a->out, a->spec.weight));
     KVCL_TRY(kvcl_check_apart(q, op, a->out, a->spec.bias));
-    return q->dev->ops.norm(q, a);
+    return q->dev->ops.norm(q, &grouped);
 }
 
 static kvcl_status check_matvec_segment(kvcl_queue *q, const kvcl_matvec_args *a, uint32_t s)

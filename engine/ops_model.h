@@ -49,7 +49,9 @@ typedef struct kvcl_norm_spec {
 } kvcl_norm_spec;
 
 /* norm - each row of x normalised (see kvcl_norm_kind; 1/E is the f32 nearest to it).
- *   x, out f32 [n][dim] contiguous; out may be x.  dim a multiple of 32, at most 65536.
+ *   x, out f32, n rows of dim; out may be x.  dim a multiple of 32, at most 65536.
+ *   The rows are contiguous, or (n_group not 0) groups of n_group contiguous rows `stride` apart:
+ *   the heads of a part of the tokens' q | k | v rows.
  *   cost: reads 4 n E + 4 E, writes 4 n E bytes.
  *   source: RMSNorm arXiv:1910.07467, LayerNorm arXiv:1607.06450
  *   twins: cl/norm.cl  cpu/norm.c  tests/case_norm.c */
@@ -57,7 +59,14 @@ typedef struct kvcl_norm_args {
     kvcl_norm_spec spec;
     kvcl_view x, out;
     uint32_t n, dim;
+    uint32_t n_group, stride;
 } kvcl_norm_args;
+
+/* Where row i begins, once n_group is not 0. */
+static inline size_t kvcl_norm_row_at(const kvcl_norm_args *a, uint32_t i)
+{
+    return (size_t)(i / a->n_group) * a->stride + (size_t)(i % a->n_group) * a->dim;
+}
 
 typedef enum kvcl_act {
     KVCL_ACT_NONE = 0,

@@ -45,10 +45,14 @@ kvcl_status kvcl_session_resolve(const kvcl_model *model, kvcl_session_options *
     kvcl_ctx *ctx = model->ctx;
     const kvcl_hparams *hp = &model->hp;
     if (o->n_ctx == 0)
-        o->n_ctx = kvcl_min_u32(hp->n_ctx_train, DEFAULT_CTX);
+        o->n_ctx = kvcl_min_u32(kvcl_hparams_ctx(hp), DEFAULT_CTX);
     KVCL_CHECK(ctx, o->n_ctx <= hp->n_ctx_train, KVCL_E_ARG,
                "context %u (-c) is longer than the model's %u tokens", (unsigned)o->n_ctx,
                (unsigned)hp->n_ctx_train);
+    KVCL_CHECK(ctx, o->n_ctx <= kvcl_hparams_ctx(hp), KVCL_E_UNSUPPORTED,
+               "context %u (-c) is longer than the %u tokens that attention slides over "
+               "(%s.attention.sliding_window); that is not supported: use -c %u",
+               (unsigned)o->n_ctx, (unsigned)hp->n_window, hp->arch->name, (unsigned)hp->n_window);
     o->n_batch = kvcl_min_u32(o->n_batch ? o->n_batch : DEFAULT_BATCH, o->n_ctx);
     for (int i = 0; i < 2; i++) {
         kvcl_type t = i ? o->type_v : o->type_k;
@@ -64,7 +68,7 @@ kvcl_status kvcl_session_resolve(const kvcl_model *model, kvcl_session_options *
                   .n_kv_heads = hp->n_kv_heads,
                   .head_dim = hp->head_dim,
                   .n_rot = hp->n_rot,
-                  .pairing = hp->n_rot ? KVCL_ROPE_ADJACENT : KVCL_ROPE_NONE,
+                  .pairing = hp->arch->pairing,
                   .scale = hp->attn_scale},
         .type_k = o->type_k,
         .type_v = o->type_v,
@@ -90,12 +94,12 @@ static kvcl_status create_rope(kvcl_session *s, kvcl_cache_rope *out)
     if (!bytes)
         return KVCL_OK;
     KVCL_TRY(kvcl_mem_alloc_undefined(s->ctx, bytes, "the rotation table", &table));
-    kvcl_rope_table(table, s->n_ctx, hp->n_rot, (double)hp->rope_base, (double)hp->rope_scale);
+    kvcl_rope_table(table, s->n_ctx, &hp->rope);
     kvcl_status st = kvcl_buf_create(q->dev, bytes, KVCL_USE_ACTIVATIONS, &s->rope_table);
     if (st == KVCL_OK)
         st = kvcl_buf_write(q, s->rope_table, 0, table, bytes);
     kvcl_mem_free(s->ctx, table);
-    *out = (kvcl_cache_rope){KVCL_ROPE_ADJACENT, hp->n_rot, kvcl_view_of(s->rope_table)};
+    *out = (kvcl_cache_rope){hp->arch->pairing, hp->n_rot, kvcl_view_of(s->rope_table)};
     return st;
 }
 

@@ -161,11 +161,33 @@ static kvcl_status add_residual(const kvcl_forward *f, kvcl_view x, uint32_t n)
         &(kvcl_add_args){.a = x, .b = whole(f->h), .out = x, .n = n, .dim = dim, .stride = dim});
 }
 
+/* Each head's query and key in the step's qkv rows normalised, where the model does so. */
+static kvcl_status norm_heads(const kvcl_forward *f, const kvcl_layer *l, uint32_t n)
+{
+    const kvcl_hparams *hp = &f->model->hp;
+    const kvcl_norm_spec *specs[] = {&l->q_norm, &l->k_norm};
+    const uint32_t heads[] = {hp->n_heads, hp->n_kv_heads};
+    for (uint32_t s = 0; s < 2; s++) {
+        kvcl_view rows = from(f->qkv, s ? (size_t)hp->n_heads * hp->head_dim : 0);
+        if (specs[s]->kind == KVCL_NORM_NONE)
+            continue;
+        KVCL_TRY(kvcl_op_norm(f->q, &(kvcl_norm_args){.spec = *specs[s],
+                                                      .x = rows,
+                                                      .out = rows,
+                                                      .n = n * heads[s],
+                                                      .dim = hp->head_dim,
+                                                      .n_group = heads[s],
+                                                      .stride = qkv_width(hp)}));
+    }
+    return KVCL_OK;
+}
+
 /* Keys and values to the cache, attention over it; the step's qkv rows are there. */
 static kvcl_status attend(kvcl_forward *f, uint32_t i, uint32_t n, uint32_t pos0)
 {
     const kvcl_hparams *hp = &f->model->hp;
     uint32_t width = qkv_width(hp), heads = hp->n_heads * hp->head_dim;
+    KVCL_TRY(norm_heads(f, &f->w->layers[i], n));
     KVCL_TRY(tap(f, KVCL_TAP_QKV, i, pos0, n, f->qkv, width, width));
     KVCL_TRY(kvcl_cache_store(f->cache, f->q, i, whole(f->qkv), width, n, pos0));
     KVCL_TRY(tap(f, KVCL_TAP_Q, i, pos0, n, f->qkv, width, heads));

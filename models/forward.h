@@ -1,6 +1,6 @@
 /* forward.h - one step of the transformer over the op table: prompt tokens through matmul, a
  * generated token through matvec.  Knows architectures by what the weights hold: a gate makes
- * SwiGLU, its absence GELU; a position table replaces RoPE. */
+ * SwiGLU, its absence GELU; a position table replaces RoPE; norms of heads come before it. */
 #ifndef KVCL_FORWARD_H
 #define KVCL_FORWARD_H
 

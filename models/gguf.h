@@ -105,6 +105,9 @@ kvcl_status kvcl_gguf_require(const kvcl_gguf *g, const char *key);
 kvcl_str kvcl_gguf_next_str(const unsigned char **at);
 int32_t kvcl_gguf_i32_at(const kvcl_gguf_kv *kv, uint64_t i);
 
+/* The value of a number or truth value as it is; false for strings and arrays. */
+bool kvcl_gguf_number(const kvcl_gguf_kv *kv, double *out);
+
 /* A value as text for people, cut to cap: "4096", "true", "llama", "[8192 x string]". */
 void kvcl_gguf_format(const kvcl_gguf_kv *kv, char *out, size_t cap);
 /* Name of a value type: "u32", "string". */

@@ -211,6 +211,22 @@ int32_t kvcl_gguf_i32_at(const kvcl_gguf_kv *kv, uint64_t i)
     return v;
 }
 
+bool kvcl_gguf_number(const kvcl_gguf_kv *kv, double *out)
+{
+    bool negative;
+    if (kv->type == KVCL_GGUF_ARRAY || kv->type == KVCL_GGUF_STRING)
+        return false;
+    if (kv->type == KVCL_GGUF_F32 || kv->type == KVCL_GGUF_F64) {
+        *out = real_of(kv);
+    } else if (kv->type == KVCL_GGUF_BOOL) {
+        *out = kv->data[0] != 0;
+    } else {
+        uint64_t v = integer_at(kv, 0, &negative);
+        *out = negative ? -(double)(0 - v) : (double)v;
+    }
+    return true;
+}
+
 void kvcl_gguf_format(const kvcl_gguf_kv *kv, char *out, size_t cap)
 {
     bool negative;

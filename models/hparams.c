@@ -1,36 +1,39 @@
 /* hparams.c - reads and checks the shape of a model.  See hparams.h. */
 #include "hparams.h"
 
+#include "log.h"
+
 #include <math.h>
 #include <stdio.h>
-
-static const char *const arch_names[] = {
-    [KVCL_ARCH_LLAMA] = "llama",
-    [KVCL_ARCH_GPT2] = "gpt2",
-};
-
-const char *kvcl_arch_name(kvcl_arch arch) { return arch_names[arch]; }
 
 #define KEY_CAP 96
 
 /* "llama" + ".block_count" */
 static const char *key_of(const kvcl_hparams *hp, const char *rest, char *buf)
 {
-    snprintf(buf, KEY_CAP, "%s.%s", arch_names[hp->arch], rest);
+    snprintf(buf, KEY_CAP, "%s.%s", hp->arch->name, rest);
     return buf;
 }
 
-static kvcl_status opt_u32(const kvcl_gguf *g, const kvcl_hparams *hp, const char *rest,
-                           uint32_t *out)
+kvcl_status kvcl_hparams_u32(const kvcl_gguf *g, const kvcl_hparams *hp, const char *rest,
+                             uint32_t *out)
 {
     char key[KEY_CAP];
     return kvcl_gguf_get_u32_uniform(g, key_of(hp, rest, key), out);
 }
 
-static kvcl_status opt_f32(const kvcl_gguf *g, const kvcl_hparams *hp, const char *rest, float *out)
+kvcl_status kvcl_hparams_f32(const kvcl_gguf *g, const kvcl_hparams *hp, const char *rest,
+                             float *out)
 {
     char key[KEY_CAP];
     return kvcl_gguf_get_f32(g, key_of(hp, rest, key), out);
+}
+
+kvcl_status kvcl_hparams_str(const kvcl_gguf *g, const kvcl_hparams *hp, const char *rest,
+                             kvcl_str *out)
+{
+    char key[KEY_CAP];
+    return kvcl_gguf_get_str(g, key_of(hp, rest, key), out);
 }
 
 /* A count that must be there, from 1 to max. */
@@ -46,29 +49,11 @@ static kvcl_status need_u32(const kvcl_gguf *g, const kvcl_hparams *hp, const ch
     return KVCL_OK;
 }
 
-static kvcl_status read_arch(const kvcl_gguf *g, kvcl_hparams *hp)
-{
-    const char *key = "general.architecture";
-    kvcl_str name = {0};
-    char show[64];
-    KVCL_TRY(kvcl_gguf_require(g, key));
-    KVCL_TRY(kvcl_gguf_get_str(g, key, &name));
-    for (size_t i = 0; i < kvcl_array_len(arch_names); i++) {
-        if (kvcl_str_is(name, arch_names[i])) {
-            hp->arch = (kvcl_arch)i;
-            return KVCL_OK;
-        }
-    }
-    return kvcl_fail(g->ctx, KVCL_E_UNSUPPORTED,
-                     "%s: architecture '%s' is not supported; known are llama and gpt2", g->path,
-                     kvcl_str_show(name, show, sizeof show));
-}
-
 /* What would compute wrong numbers in silence is refused here. */
 static kvcl_status refuse_variants(const kvcl_gguf *g, const kvcl_hparams *hp)
 {
     uint32_t n_experts = 0, n_split = 0;
-    KVCL_TRY(opt_u32(g, hp, "expert_count", &n_experts));
+    KVCL_TRY(kvcl_hparams_u32(g, hp, "expert_count", &n_experts));
     KVCL_CHECK(g->ctx, n_experts == 0, KVCL_E_UNSUPPORTED,
                "%s: a mixture of %u experts is not supported; use a dense model", g->path,
                n_experts);
@@ -79,45 +64,17 @@ static kvcl_status refuse_variants(const kvcl_gguf *g, const kvcl_hparams *hp)
     return KVCL_OK;
 }
 
-static kvcl_status read_rope(const kvcl_gguf *g, kvcl_hparams *hp)
-{
-    char key[KEY_CAP], show[64];
-    kvcl_str kind = {"none", 4};
-    float factor = 0.0f;
-    hp->n_rot = hp->head_dim;
-    hp->rope_base = 10000.0f;
-    KVCL_TRY(opt_u32(g, hp, "rope.dimension_count", &hp->n_rot));
-    KVCL_CHECK(g->ctx, hp->n_rot == hp->head_dim, KVCL_E_UNSUPPORTED,
-               "%s: RoPE over %u of %u dimensions of a head is not supported", g->path, hp->n_rot,
-               hp->head_dim);
-    KVCL_TRY(opt_f32(g, hp, "rope.freq_base", &hp->rope_base));
-    KVCL_CHECK(g->ctx, hp->rope_base >= 1.0f && hp->rope_base <= 1e12f, KVCL_E_FORMAT,
-               "%s: llama.rope.freq_base is %g, want 1 to 1e12", g->path, (double)hp->rope_base);
-    KVCL_TRY(kvcl_gguf_get_str(g, key_of(hp, "rope.scaling.type", key), &kind));
-    bool linear = kvcl_str_is(kind, "linear");
-    KVCL_CHECK(g->ctx, linear || kvcl_str_is(kind, "none"), KVCL_E_UNSUPPORTED,
-               "%s: RoPE scaling '%s' is not supported (linear is)", g->path,
-               kvcl_str_show(kind, show, sizeof show));
-    KVCL_TRY(opt_f32(g, hp, "rope.scale_linear", &factor)); /* the older name */
-    KVCL_TRY(opt_f32(g, hp, "rope.scaling.factor", &factor));
-    bool scales = factor != 0.0f && (linear || !kvcl_gguf_find(g, key));
-    KVCL_CHECK(g->ctx, !scales || (factor >= 1e-3f && factor <= 1e6f), KVCL_E_FORMAT,
-               "%s: the RoPE scaling factor is %g, want 0.001 to 1e6", g->path, (double)factor);
-    hp->rope_scale = scales ? 1.0f / factor : 1.0f;
-    return KVCL_OK;
-}
-
 static kvcl_status read_heads(const kvcl_gguf *g, kvcl_hparams *hp)
 {
     uint32_t v_dim;
     KVCL_TRY(need_u32(g, hp, "attention.head_count", KVCL_MAX_HEADS, &hp->n_heads));
     hp->n_kv_heads = hp->n_heads;
     hp->head_dim = hp->n_embd / hp->n_heads;
-    if (hp->arch == KVCL_ARCH_LLAMA) {
-        KVCL_TRY(opt_u32(g, hp, "attention.head_count_kv", &hp->n_kv_heads));
-        KVCL_TRY(opt_u32(g, hp, "attention.key_length", &hp->head_dim));
+    if (hp->arch->pairing != KVCL_ROPE_NONE) {
+        KVCL_TRY(kvcl_hparams_u32(g, hp, "attention.head_count_kv", &hp->n_kv_heads));
+        KVCL_TRY(kvcl_hparams_u32(g, hp, "attention.key_length", &hp->head_dim));
         v_dim = hp->head_dim;
-        KVCL_TRY(opt_u32(g, hp, "attention.value_length", &v_dim));
+        KVCL_TRY(kvcl_hparams_u32(g, hp, "attention.value_length", &v_dim));
         KVCL_CHECK(g->ctx, v_dim == hp->head_dim, KVCL_E_UNSUPPORTED,
                    "%s: keys of %u and values of %u dimensions: unequal lengths are not supported",
                    g->path, hp->head_dim, v_dim);
@@ -133,8 +90,11 @@ static kvcl_status read_heads(const kvcl_gguf *g, kvcl_hparams *hp)
                hp->head_dim >= 2 && hp->head_dim <= KVCL_MAX_HEAD_DIM && hp->head_dim % 2 == 0,
                KVCL_E_FORMAT, "%s: heads of %u dimensions, want an even number from 2 to %u",
                g->path, hp->head_dim, KVCL_MAX_HEAD_DIM);
+    KVCL_CHECK(g->ctx, !hp->arch->qk_norm || hp->head_dim % 32 == 0, KVCL_E_UNSUPPORTED,
+               "%s: heads of %u dimensions are normalised, want a multiple of 32", g->path,
+               hp->head_dim);
     hp->attn_scale = (float)(1.0 / sqrt((double)hp->head_dim));
-    KVCL_TRY(opt_f32(g, hp, "attention.scale", &hp->attn_scale));
+    KVCL_TRY(kvcl_hparams_f32(g, hp, "attention.scale", &hp->attn_scale));
     KVCL_CHECK(g->ctx, hp->attn_scale > 1e-6f && hp->attn_scale < 1e6f, KVCL_E_FORMAT,
                "%s: an attention scale of %g makes no sense", g->path, (double)hp->attn_scale);
     return KVCL_OK;
@@ -154,7 +114,7 @@ static kvcl_status read_vocab(const kvcl_gguf *g, kvcl_hparams *hp)
     uint32_t said = 0;
     uint64_t rows = 0, tokens = 0;
     const kvcl_gguf_kv *kv = NULL;
-    KVCL_TRY(opt_u32(g, hp, "vocab_size", &said));
+    KVCL_TRY(kvcl_hparams_u32(g, hp, "vocab_size", &said));
     KVCL_TRY(kvcl_gguf_get_array(g, "tokenizer.ggml.tokens", KVCL_GGUF_STRING, &kv));
     if (kv)
         tokens = kv->n;
@@ -202,11 +162,11 @@ static kvcl_status check_tensors(const kvcl_gguf *g, kvcl_hparams *hp)
     hp->tied_output = !kvcl_gguf_tensor_find(g, "output.weight");
     if (!hp->tied_output)
         KVCL_TRY(kvcl_tensor_need(g, "output.weight", hp->n_embd, hp->n_vocab, &t));
-    if (hp->arch == KVCL_ARCH_GPT2)
+    if (hp->arch->pairing == KVCL_ROPE_NONE)
         KVCL_TRY(kvcl_tensor_need(g, "position_embd.weight", hp->n_embd, hp->n_ctx_train, &t));
     for (uint32_t i = 0; i < hp->n_layers; i++) {
         snprintf(name, sizeof name, "blk.%u.attn_qkv.weight", i);
-        if (hp->arch == KVCL_ARCH_GPT2 || kvcl_gguf_tensor_find(g, name)) {
+        if (hp->arch->pairing == KVCL_ROPE_NONE || kvcl_gguf_tensor_find(g, name)) {
             KVCL_TRY(kvcl_tensor_need(g, name, hp->n_embd, q + 2 * kv, &t));
         } else {
             snprintf(name, sizeof name, "blk.%u.attn_q.weight", i);
@@ -225,17 +185,32 @@ static kvcl_status read_ff(const kvcl_gguf *g, kvcl_hparams *hp)
     const kvcl_gguf_tensor *t = kvcl_gguf_tensor_find(g, "blk.0.ffn_up.weight");
     if (t && t->dims[1] <= KVCL_MAX_EMBD)
         hp->n_ff = (uint32_t)t->dims[1]; /* the default when the key is absent */
-    KVCL_TRY(opt_u32(g, hp, "feed_forward_length", &hp->n_ff));
+    KVCL_TRY(kvcl_hparams_u32(g, hp, "feed_forward_length", &hp->n_ff));
     KVCL_CHECK(g->ctx, hp->n_ff >= 1, KVCL_E_FORMAT,
                "%s: neither the metadata nor a tensor gives the feed-forward width", g->path);
     return check_width(g, "the feed-forward width", hp->n_ff);
 }
 
+/* A window as long as the context says nothing. */
+static kvcl_status read_window(const kvcl_gguf *g, kvcl_hparams *hp)
+{
+    uint32_t n = 0;
+    KVCL_TRY(kvcl_hparams_u32(g, hp, "attention.sliding_window", &n));
+    if (n == 0 || n >= hp->n_ctx_train)
+        return KVCL_OK;
+    hp->n_window = n;
+    kvcl_log_warn(g->ctx,
+                  "%s: attention slides over %u tokens (%s.attention.sliding_window), which is not "
+                  "supported: contexts are held to that length",
+                  g->path, n, hp->arch->name);
+    return KVCL_OK;
+}
+
 kvcl_status kvcl_hparams_read(const kvcl_gguf *g, kvcl_hparams *out)
 {
-    kvcl_hparams hp = {.rope_scale = 1.0f, .has_tensors = g->n_tensors > 0};
+    kvcl_hparams hp = {.has_tensors = g->n_tensors > 0};
     char key[KEY_CAP];
-    KVCL_TRY(read_arch(g, &hp));
+    KVCL_TRY(kvcl_arch_find(g, &hp.arch));
     KVCL_TRY(refuse_variants(g, &hp));
     KVCL_TRY(need_u32(g, &hp, "block_count", KVCL_MAX_LAYERS, &hp.n_layers));
     KVCL_TRY(need_u32(g, &hp, "embedding_length", KVCL_MAX_EMBD, &hp.n_embd));
@@ -244,17 +219,18 @@ kvcl_status kvcl_hparams_read(const kvcl_gguf *g, kvcl_hparams *out)
     KVCL_TRY(read_heads(g, &hp));
     KVCL_TRY(check_width(g, "heads times head length", hp.n_heads * hp.head_dim));
     KVCL_TRY(read_ff(g, &hp));
-    bool llama = hp.arch == KVCL_ARCH_LLAMA;
-    key_of(&hp, llama ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", key);
+    key_of(&hp, hp.arch->eps_key, key);
     KVCL_TRY(kvcl_gguf_require(g, key));
     KVCL_TRY(kvcl_gguf_get_f32(g, key, &hp.norm_eps));
     KVCL_CHECK(g->ctx, hp.norm_eps >= 0.0f && hp.norm_eps <= 1.0f, KVCL_E_FORMAT,
                "%s: %s is %g, want 0 to 1", g->path, key, (double)hp.norm_eps);
-    if (llama)
-        KVCL_TRY(read_rope(g, &hp));
+    KVCL_TRY(read_window(g, &hp));
+    if (hp.arch->pairing != KVCL_ROPE_NONE)
+        KVCL_TRY(kvcl_hparams_read_rope(g, &hp));
     KVCL_TRY(read_vocab(g, &hp));
     if (hp.has_tensors)
         KVCL_TRY(check_tensors(g, &hp));
+    KVCL_TRY(kvcl_arch_check_keys(g, hp.arch));
     *out = hp;
     return KVCL_OK;
 }

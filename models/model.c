@@ -31,14 +31,14 @@ static kvcl_status fill_info(kvcl_model *m)
         .n_kv_heads = hp->n_kv_heads,
         .head_dim = hp->head_dim,
         .n_vocab = hp->n_vocab,
-        .n_ctx_train = hp->n_ctx_train,
+        .n_ctx_train = kvcl_hparams_ctx(hp),
         .bos_id = m->ids.bos,
         .eos_id = m->ids.eos,
         .add_bos = m->ids.add_bos,
         .add_eos = m->ids.add_eos,
         .has_tokenizer = m->tok != NULL,
     };
-    snprintf(m->info.arch, sizeof m->info.arch, "%s", kvcl_arch_name(hp->arch));
+    snprintf(m->info.arch, sizeof m->info.arch, "%s", hp->arch->name);
     kvcl_str_show(name, m->info.name, sizeof m->info.name);
     for (uint32_t i = 0; i < m->gguf.n_tensors; i++) {
         m->info.n_params += m->gguf.tensors[i].n_elems;

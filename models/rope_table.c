@@ -7,6 +7,7 @@
 #define PIO2_1 1.57079632673412561417e+00
 #define PIO2_2 6.07710050630396597660e-11
 #define PIO2_3 2.02226624879595063154e-21
+#define TWO_PI 6.28318530717958647693
 #define TWO_OVER_PI 6.36619772367581382433e-01
 
 /* ln x for x >= 1: halve into [0.75, 1.5), then the series of atanh. */
@@ -75,13 +76,53 @@ static void own_cos_sin(double a, float *c, float *s)
     }
 }
 
-void kvcl_rope_table(float *out, uint32_t n_pos, uint32_t n_rot, double base, double scale)
+/* ln x for x > 0 */
+static double any_ln(double x) { return x >= 1.0 ? own_ln(x) : -own_ln(1.0 / x); }
+
+static double whole_below(double x)
 {
-    double ln_base = own_ln(base);
-    for (uint32_t i = 0; i < n_rot / 2; i++) {
-        double theta = own_exp_neg(ln_base * (2.0 * i) / n_rot) * scale;
+    double n = (double)(int64_t)x;
+    return n > x ? n - 1.0 : n;
+}
+
+static double clamp(double x, double low, double high)
+{
+    return x < low ? low : x > high ? high : x;
+}
+
+/* The (real) index of the pair that turns b times in the original context. */
+static double pair_of(const kvcl_rope_spec *s, double b)
+{
+    return s->n_rot * any_ln(s->original_ctx / (TWO_PI * b)) / (2.0 * own_ln(s->base));
+}
+
+static double theta_of(const kvcl_rope_spec *s, uint32_t i)
+{
+    double theta = own_exp_neg(own_ln(s->base) * (2.0 * i) / s->n_rot);
+    if (s->freqs)
+        theta /= (double)s->freqs[i];
+    if (!s->yarn)
+        return theta / s->factor;
+    double low = clamp(whole_below(pair_of(s, s->beta_fast)), 0.0, s->n_rot - 1.0);
+    double high = clamp(-whole_below(-pair_of(s, s->beta_slow)), 0.0, s->n_rot - 1.0);
+    double width = high - low > 0.001 ? high - low : 0.001;
+    double ramp = 1.0 - clamp((i - low) / width, 0.0, 1.0);
+    return theta / s->factor * (1.0 - ramp) + theta * ramp;
+}
+
+double kvcl_rope_yarn_gain(double factor)
+{
+    double gain = 1.0 + 0.1 * any_ln(factor);
+    return gain * gain;
+}
+
+void kvcl_rope_table(float *out, uint32_t n_pos, const kvcl_rope_spec *spec)
+{
+    uint32_t half = spec->n_rot / 2;
+    for (uint32_t i = 0; i < half; i++) {
+        double theta = theta_of(spec, i);
         for (uint32_t pos = 0; pos < n_pos; pos++) {
-            float *cs = out + ((uint64_t)pos * (n_rot / 2) + i) * 2;
+            float *cs = out + ((uint64_t)pos * half + i) * 2;
             own_cos_sin(pos * theta, &cs[0], &cs[1]);
         }
     }

@@ -11,6 +11,7 @@ typedef struct kvcl_loader {
     kvcl_queue *q; /* NULL: describe only */
     kvcl_weights *w;
     size_t vector_bytes; /* handed out of w->vectors */
+    bool *used;          /* [n_tensors] of the file */
 } kvcl_loader;
 
 /* Looks for a tensor of this exact shape; absent is fine when optional. */
@@ -20,7 +21,9 @@ static kvcl_status find(const kvcl_loader *ld, const char *name, uint32_t cols, 
     *out = NULL;
     if (optional && !kvcl_gguf_tensor_find(&ld->model->gguf, name))
         return KVCL_OK;
-    return kvcl_tensor_need(&ld->model->gguf, name, cols, rows, out);
+    KVCL_TRY(kvcl_tensor_need(&ld->model->gguf, name, cols, rows, out));
+    ld->used[*out - ld->model->gguf.tensors] = true;
+    return KVCL_OK;
 }
 
 static kvcl_status describe_mat(kvcl_loader *ld, kvcl_type type, uint32_t rows, uint32_t cols,
@@ -67,9 +70,9 @@ static kvcl_status load_vector(kvcl_loader *ld, const char *name, uint32_t n, bo
     return st;
 }
 
-/* "<prefix>.weight" and, where it is there, "<prefix>.bias". */
+/* "<prefix>.weight" and "<prefix>.bias", where it is there or must be. */
 static kvcl_status load_linear(kvcl_loader *ld, const char *prefix, uint32_t cols, uint32_t rows,
-                               bool optional, kvcl_linear *out)
+                               bool optional, bool biased, kvcl_linear *out)
 {
     char name[KVCL_GGUF_NAME_CAP + 16];
     snprintf(name, sizeof name, "%s.weight", prefix);
@@ -77,20 +80,32 @@ static kvcl_status load_linear(kvcl_loader *ld, const char *prefix, uint32_t col
     if (!out->w)
         return KVCL_OK;
     snprintf(name, sizeof name, "%s.bias", prefix);
-    return load_vector(ld, name, rows, true, &out->bias);
+    return load_vector(ld, name, rows, !biased, &out->bias);
 }
 
-static kvcl_status load_norm(kvcl_loader *ld, const char *prefix, kvcl_norm_spec *out)
+static kvcl_status load_norm(kvcl_loader *ld, const char *prefix, uint32_t n, kvcl_norm_spec *out)
 {
     char name[KVCL_GGUF_NAME_CAP + 16];
     const kvcl_hparams *hp = &ld->model->hp;
-    bool layer_norm = hp->arch == KVCL_ARCH_GPT2;
-    out->kind = layer_norm ? KVCL_NORM_LAYER : KVCL_NORM_RMS;
+    out->kind = hp->arch->norm;
     out->eps = hp->norm_eps;
     snprintf(name, sizeof name, "%s.weight", prefix);
-    KVCL_TRY(load_vector(ld, name, hp->n_embd, false, &out->weight));
+    KVCL_TRY(load_vector(ld, name, n, false, &out->weight));
     snprintf(name, sizeof name, "%s.bias", prefix);
-    return layer_norm ? load_vector(ld, name, hp->n_embd, false, &out->bias) : KVCL_OK;
+    return out->kind == KVCL_NORM_LAYER ? load_vector(ld, name, n, false, &out->bias) : KVCL_OK;
+}
+
+/* Of each head's query and key. */
+static kvcl_status load_head_norms(kvcl_loader *ld, uint32_t i, kvcl_layer *out)
+{
+    char name[KVCL_GGUF_NAME_CAP];
+    uint32_t D = ld->model->hp.head_dim;
+    if (!ld->model->hp.arch->qk_norm)
+        return KVCL_OK;
+    snprintf(name, sizeof name, "blk.%u.attn_q_norm", (unsigned)i);
+    KVCL_TRY(load_norm(ld, name, D, &out->q_norm));
+    snprintf(name, sizeof name, "blk.%u.attn_k_norm", (unsigned)i);
+    return load_norm(ld, name, D, &out->k_norm);
 }
 
 static kvcl_status load_attention(kvcl_loader *ld, uint32_t i, kvcl_layer *out)
@@ -98,19 +113,22 @@ static kvcl_status load_attention(kvcl_loader *ld, uint32_t i, kvcl_layer *out)
     static const char *const three[] = {"attn_q", "attn_k", "attn_v"};
     const kvcl_hparams *hp = &ld->model->hp;
     uint32_t q_rows = hp->n_heads * hp->head_dim, kv_rows = hp->n_kv_heads * hp->head_dim;
+    bool biased = hp->arch->qkv_bias;
     char name[KVCL_GGUF_NAME_CAP];
+    KVCL_TRY(load_head_norms(ld, i, out));
     snprintf(name, sizeof name, "blk.%u.attn_qkv", (unsigned)i);
     out->n_qkv = 1;
-    KVCL_TRY(load_linear(ld, name, hp->n_embd, q_rows + 2 * kv_rows, true, &out->qkv[0]));
+    KVCL_TRY(load_linear(ld, name, hp->n_embd, q_rows + 2 * kv_rows, true, biased, &out->qkv[0]));
     if (!out->qkv[0].w) {
         out->n_qkv = 3;
         for (uint32_t s = 0; s < 3; s++) {
             snprintf(name, sizeof name, "blk.%u.%s", (unsigned)i, three[s]);
-            KVCL_TRY(load_linear(ld, name, hp->n_embd, s ? kv_rows : q_rows, false, &out->qkv[s]));
+            KVCL_TRY(load_linear(ld, name, hp->n_embd, s ? kv_rows : q_rows, false, biased,
+                                 &out->qkv[s]));
         }
     }
     snprintf(name, sizeof name, "blk.%u.attn_output", (unsigned)i);
-    return load_linear(ld, name, q_rows, hp->n_embd, false, &out->attn_out);
+    return load_linear(ld, name, q_rows, hp->n_embd, false, false, &out->attn_out);
 }
 
 static kvcl_status load_layer(kvcl_loader *ld, uint32_t i, kvcl_layer *out)
@@ -118,18 +136,18 @@ static kvcl_status load_layer(kvcl_loader *ld, uint32_t i, kvcl_layer *out)
     const kvcl_hparams *hp = &ld->model->hp;
     char name[KVCL_GGUF_NAME_CAP];
     snprintf(name, sizeof name, "blk.%u.attn_norm", (unsigned)i);
-    KVCL_TRY(load_norm(ld, name, &out->attn_norm));
+    KVCL_TRY(load_norm(ld, name, hp->n_embd, &out->attn_norm));
     KVCL_TRY(load_attention(ld, i, out));
     snprintf(name, sizeof name, "blk.%u.ffn_norm", (unsigned)i);
-    KVCL_TRY(load_norm(ld, name, &out->ffn_norm));
-    if (hp->arch == KVCL_ARCH_LLAMA) {
+    KVCL_TRY(load_norm(ld, name, hp->n_embd, &out->ffn_norm));
+    if (hp->arch->gated) {
         snprintf(name, sizeof name, "blk.%u.ffn_gate", (unsigned)i);
-        KVCL_TRY(load_linear(ld, name, hp->n_embd, hp->n_ff, false, &out->gate));
+        KVCL_TRY(load_linear(ld, name, hp->n_embd, hp->n_ff, false, false, &out->gate));
     }
     snprintf(name, sizeof name, "blk.%u.ffn_up", (unsigned)i);
-    KVCL_TRY(load_linear(ld, name, hp->n_embd, hp->n_ff, false, &out->up));
+    KVCL_TRY(load_linear(ld, name, hp->n_embd, hp->n_ff, false, false, &out->up));
     snprintf(name, sizeof name, "blk.%u.ffn_down", (unsigned)i);
-    return load_linear(ld, name, hp->n_ff, hp->n_embd, false, &out->down);
+    return load_linear(ld, name, hp->n_ff, hp->n_embd, false, false, &out->down);
 }
 
 /* Room for every 1-D tensor of the file. */
@@ -159,6 +177,21 @@ static void count_bytes(kvcl_weights *w)
     }
 }
 
+/* A tensor that nothing reads would be missing from what is computed. */
+static kvcl_status check_used(const kvcl_loader *ld)
+{
+    const kvcl_gguf *g = &ld->model->gguf;
+    for (uint32_t i = 0; i < g->n_tensors; i++) {
+        bool used = ld->used[i] || (ld->model->hp.rope.freqs &&
+                                    strcmp(g->tensors[i].name, "rope_freqs.weight") == 0);
+        KVCL_CHECK(g->ctx, used, KVCL_E_UNSUPPORTED,
+                   "%s: tensor '%s' has no place in the architecture %s as it is known here; the "
+                   "model is a variant that is not supported",
+                   g->path, g->tensors[i].name, ld->model->hp.arch->name);
+    }
+    return KVCL_OK;
+}
+
 static kvcl_status load_all(kvcl_loader *ld)
 {
     const kvcl_hparams *hp = &ld->model->hp;
@@ -172,15 +205,16 @@ static kvcl_status load_all(kvcl_loader *ld)
     w->layers = p;
     w->n_layers = hp->n_layers;
     KVCL_TRY(load_mat(ld, "token_embd.weight", hp->n_embd, hp->n_vocab, false, &w->token_embd));
-    if (hp->arch == KVCL_ARCH_GPT2)
+    if (hp->arch->pairing == KVCL_ROPE_NONE)
         KVCL_TRY(
             load_mat(ld, "position_embd.weight", hp->n_embd, hp->n_ctx_train, false, &w->pos_embd));
     KVCL_TRY(load_mat(ld, "output.weight", hp->n_embd, hp->n_vocab, true, &w->output));
     if (!w->output)
         w->output = w->token_embd;
-    KVCL_TRY(load_norm(ld, "output_norm", &w->output_norm));
+    KVCL_TRY(load_norm(ld, "output_norm", hp->n_embd, &w->output_norm));
     for (uint32_t i = 0; i < hp->n_layers; i++)
         KVCL_TRY(load_layer(ld, i, &w->layers[i]));
+    KVCL_TRY(check_used(ld));
     return ld->q ? kvcl_queue_wait(ld->q) : KVCL_OK;
 }
 
@@ -189,8 +223,12 @@ static kvcl_status load(const kvcl_model *model, kvcl_dev *dev, kvcl_queue *q, k
     KVCL_CHECK(model->ctx, model->hp.has_tensors, KVCL_E_FORMAT,
                "%s: a vocabulary without weights; it can be inspected and tokenise, not run",
                model->gguf.path);
+    void *used;
+    KVCL_TRY(kvcl_mem_array(model->ctx, model->gguf.n_tensors, sizeof(bool), "a list of tensors",
+                            &used));
     *out = (kvcl_weights){.dev = dev, .described = !q};
-    kvcl_status st = load_all(&(kvcl_loader){.model = model, .q = q, .w = out});
+    kvcl_status st = load_all(&(kvcl_loader){.model = model, .q = q, .w = out, .used = used});
+    kvcl_mem_free(model->ctx, used);
     if (st != KVCL_OK) {
         kvcl_weights_free(out);
         return st;

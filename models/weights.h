@@ -13,8 +13,9 @@ typedef struct kvcl_linear {
 
 typedef struct kvcl_layer {
     kvcl_norm_spec attn_norm, ffn_norm;
-    uint32_t n_qkv;     /* 1: one matrix with the rows Q | K | V; 3: three */
-    kvcl_linear qkv[3]; /* their rows are neighbours in the qkv row of a token */
+    kvcl_norm_spec q_norm, k_norm; /* of each head [D]; kind NONE: none */
+    uint32_t n_qkv;                /* 1: one matrix with the rows Q | K | V; 3: three */
+    kvcl_linear qkv[3];            /* their rows are neighbours in the qkv row of a token */
     kvcl_linear attn_out;
     kvcl_linear gate; /* absent: no gated unit (gpt2) */
     kvcl_linear up, down;

@@ -309,12 +309,75 @@ static void variant(const char *key, kvcl_gguf_type type, uint64_t v, const char
     gw_free(&w);
 }
 
+/* A tensor that no layer reads: the file opens, the weights are refused. */
+START_TEST(extra_tensor)
+{
+    gguf_writer w;
+    kvcl_dev *dev;
+    kvcl_engine *e;
+    gw_tiny_keys(&w);
+    gw_tensor(&w, "blk.0.post_attention_norm.weight", KVCL_F32, 32, 0);
+    gw_tiny_tensors(&w);
+    save(&w);
+    kvcl_model *m = must_open();
+    ck_assert_int_eq(kvcl_device_open(ctx, "cpu", &dev), KVCL_OK);
+    ck_assert_int_eq(kvcl_engine_create(m, dev, &e), KVCL_E_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(kvcl_last_error(ctx), "'blk.0.post_attention_norm.weight'"));
+    kvcl_device_close(dev);
+    kvcl_model_close(m);
+    gw_free(&w);
+}
+END_TEST
+
+/* Beyond a sliding window: refused by the key's name; the default context keeps to it. */
+START_TEST(sliding_window)
+{
+    gguf_writer w;
+    kvcl_dev *dev;
+    kvcl_engine *e;
+    kvcl_session *s;
+    kvcl_session_options opt = kvcl_session_defaults();
+    gw_tiny_keys(&w);
+    gw_u32(&w, "llama.attention.sliding_window", 32);
+    gw_tiny_tensors(&w);
+    save(&w);
+    kvcl_model *m = must_open();
+    ck_assert_uint_eq(kvcl_model_get_info(m)->n_ctx_train, 32);
+    ck_assert_int_eq(kvcl_device_open(ctx, "cpu", &dev), KVCL_OK);
+    ck_assert_int_eq(kvcl_engine_create(m, dev, &e), KVCL_OK);
+    opt.n_ctx = 33;
+    ck_assert_int_eq(kvcl_session_create(e, &opt, &s), KVCL_E_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(kvcl_last_error(ctx), "llama.attention.sliding_window"));
+    opt.n_ctx = 0;
+    ck_assert_int_eq(kvcl_session_create(e, &opt, &s), KVCL_OK);
+    ck_assert_uint_eq(kvcl_session_n_ctx(s), 32);
+    kvcl_session_free(s);
+    kvcl_engine_free(e);
+    kvcl_device_close(dev);
+    kvcl_model_close(m);
+    gw_free(&w);
+}
+END_TEST
+
 START_TEST(variants)
 {
-    uint32_t half = 0x3f000000, four = 0x40800000;
+    uint32_t half = 0x3f000000, four = 0x40800000, one = 0x3f800000;
     variant("llama.expert_count", KVCL_GGUF_U32, 8, NULL, KVCL_E_UNSUPPORTED, "8 experts");
     variant("split.count", KVCL_GGUF_U16, 3, NULL, KVCL_E_UNSUPPORTED, "split into 3 files");
-    variant("llama.rope.scaling.type", 0, 0, "yarn", KVCL_E_UNSUPPORTED, "'yarn'");
+    variant("llama.rope.scaling.type", 0, 0, "longrope", KVCL_E_UNSUPPORTED, "'longrope'");
+    variant("llama.rope.scaling.type", 0, 0, "yarn", KVCL_OK, "");
+    variant("llama.rope.scaling.type", KVCL_GGUF_U32, 1, NULL, KVCL_E_FORMAT, "must be a string");
+    variant("llama.rope.scaling.attn_factor", KVCL_GGUF_F32, 0, NULL, KVCL_E_FORMAT,
+            "attn_factor is 0");
+    variant("llama.attention.sliding_window", KVCL_GGUF_U32, 32, NULL, KVCL_OK, "");
+    variant("llama.logit_scale", KVCL_GGUF_F32, one, NULL, KVCL_OK, "");
+    variant("llama.logit_scale", KVCL_GGUF_F32, half, NULL, KVCL_E_UNSUPPORTED,
+            "llama.logit_scale = 0.5");
+    variant("llama.final_logit_softcapping", KVCL_GGUF_F32, four, NULL, KVCL_E_UNSUPPORTED,
+            "llama.final_logit_softcapping = 4");
+    variant("llama.attention.causal", KVCL_GGUF_BOOL, 0, NULL, KVCL_E_UNSUPPORTED,
+            "llama.attention.causal = false");
+    variant("llama.never_heard_of", 0, 0, "x", KVCL_E_UNSUPPORTED, "llama.never_heard_of = x");
     variant("llama.rope.scaling.factor", KVCL_GGUF_F32, four, NULL, KVCL_OK, "");
     variant("llama.rope.scale_linear", KVCL_GGUF_F32, 0xbf800000, NULL, KVCL_E_FORMAT, "factor");
     variant("llama.attention.scale", KVCL_GGUF_F32, half, NULL, KVCL_OK, "");
@@ -339,6 +402,8 @@ int main(void)
     tcase_add_test(t, truncated);
     tcase_add_test(t, damaged);
     tcase_add_test(t, variants);
+    tcase_add_test(t, extra_tensor);
+    tcase_add_test(t, sliding_window);
     suite_add_tcase(s, t);
     return test_main(s, true);
 }

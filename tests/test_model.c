@@ -215,7 +215,7 @@ START_TEST(shared_files)
         {"golden/types/tiny-Q4_1.gguf", KVCL_E_UNSUPPORTED, "type Q4_1"},
         {"golden/types/tiny-IQ4_NL.gguf", KVCL_E_UNSUPPORTED, "type IQ4_NL"},
         {"golden/types/tiny-Q8_0.gguf", KVCL_OK, ""},
-        {"golden/arch/arch-qwen3.gguf", KVCL_E_UNSUPPORTED, "'qwen3'"},
+        {"golden/arch/arch-qwen3.gguf", KVCL_OK, ""},
         {"golden/arch/arch-llama-linear.gguf", KVCL_OK, ""},
         {"golden/arch/arch-llama3.gguf", KVCL_OK, ""},
         {"golden/vocab/ggml-vocab-gpt-2.gguf", KVCL_OK, ""},

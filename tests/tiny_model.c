@@ -48,10 +48,25 @@ static void put_text(writer *w, const char *s)
 
 /* ---- keys ---------------------------------------------------------------------------------- */
 
+static const char *family_of(const tiny_model *m)
+{
+    return m->family ? m->family : m->gpt2 ? "gpt2" : "llama";
+}
+
+static bool is_family(const tiny_model *m, const char *name)
+{
+    return strcmp(family_of(m), name) == 0;
+}
+
+static uint32_t head_dim(const tiny_model *m)
+{
+    return m->head_dim ? m->head_dim : m->n_embd / m->n_heads;
+}
+
 static void key(writer *w, const char *name, uint32_t type)
 {
     char full[96];
-    const char *arch = w->m->gpt2 ? "gpt2" : "llama";
+    const char *arch = family_of(w->m);
     /* ".x" belongs to the architecture */
     snprintf(full, sizeof full, "%s%s", name[0] == '.' ? arch : "", name);
     put_text(w, full);
@@ -132,10 +147,27 @@ static void write_tokenizer(writer *w)
     key_u32(w, "tokenizer.ggml.eos_token_id", TINY_VOCAB - 1);
 }
 
+static void write_rope_keys(writer *w)
+{
+    const tiny_model *m = w->m;
+    key_u32(w, ".rope.dimension_count", head_dim(m));
+    key_f32(w, ".rope.freq_base", 10000.0f);
+    if (m->head_dim) {
+        key_u32(w, ".attention.key_length", m->head_dim);
+        key_u32(w, ".attention.value_length", m->head_dim);
+    }
+    if (m->rope == TINY_ROPE_LINEAR || m->rope == TINY_ROPE_YARN) {
+        key_text(w, ".rope.scaling.type", m->rope == TINY_ROPE_YARN ? "yarn" : "linear");
+        key_f32(w, ".rope.scaling.factor", 4.0f);
+    }
+    if (m->rope == TINY_ROPE_YARN)
+        key_u32(w, ".rope.scaling.original_context_length", 256);
+}
+
 static void write_keys(writer *w)
 {
     const tiny_model *m = w->m;
-    key_text(w, "general.architecture", m->gpt2 ? "gpt2" : "llama");
+    key_text(w, "general.architecture", family_of(m));
     key_text(w, "general.name", "tiny made-up model");
     key_u32(w, ".context_length", TINY_CTX);
     key_u32(w, ".embedding_length", m->n_embd);
@@ -147,8 +179,7 @@ static void write_keys(writer *w)
     } else {
         key_u32(w, ".attention.head_count_kv", m->n_kv_heads);
         key_f32(w, ".attention.layer_norm_rms_epsilon", 1e-5f);
-        key_u32(w, ".rope.dimension_count", m->n_embd / m->n_heads);
-        key_f32(w, ".rope.freq_base", 10000.0f);
+        write_rope_keys(w);
         key_u32(w, ".vocab_size", TINY_VOCAB);
     }
     write_tokenizer(w);
@@ -186,6 +217,7 @@ static void tensor(writer *w, const char *name, uint32_t cols, uint32_t rows, fl
         w->offset += padded;
         return;
     }
+    test_true(n > 0);
     test_rng rng = {.seed = test_word(w->m->seed, index)};
     float *x = malloc(n * sizeof *x), scale = rows ? sqrtf(3.0f / (float)cols) : 0.3f;
     unsigned char *raw = calloc(1, padded);
@@ -198,14 +230,15 @@ static void tensor(writer *w, const char *name, uint32_t cols, uint32_t rows, fl
     free(raw);
 }
 
-/* A matrix and, for gpt2, its bias. */
+/* A matrix and, where the family has one, its bias. */
 static void linear(writer *w, uint32_t layer, const char *what, uint32_t cols, uint32_t rows)
 {
     char name[64];
     snprintf(name, sizeof name, "blk.%u.%s.weight", layer, what);
     tensor(w, name, cols, rows, 0.0f);
     snprintf(name, sizeof name, "blk.%u.%s.bias", layer, what);
-    if (w->m->gpt2)
+    bool qkv = strcmp(what, "attn_output") != 0 && strncmp(what, "attn", 4) == 0;
+    if (w->m->gpt2 || (qkv && is_family(w->m, "qwen2")))
         tensor(w, name, rows, 0, 0.0f);
 }
 
@@ -219,21 +252,33 @@ static void norm(writer *w, const char *prefix)
         tensor(w, name, w->m->n_embd, 0, 0.0f);
 }
 
+/* Of each head's query and key. */
+static void head_norms(writer *w, uint32_t i)
+{
+    char name[64];
+    snprintf(name, sizeof name, "blk.%u.attn_q_norm.weight", i);
+    tensor(w, name, head_dim(w->m), 0, 1.0f);
+    snprintf(name, sizeof name, "blk.%u.attn_k_norm.weight", i);
+    tensor(w, name, head_dim(w->m), 0, 1.0f);
+}
+
 static void layer(writer *w, uint32_t i)
 {
     const tiny_model *m = w->m;
-    uint32_t E = m->n_embd, kv = m->n_kv_heads * (E / m->n_heads);
+    uint32_t E = m->n_embd, kv = m->n_kv_heads * head_dim(m), q = m->n_heads * head_dim(m);
     char name[64];
     snprintf(name, sizeof name, "blk.%u.attn_norm", i);
     norm(w, name);
     if (m->gpt2) {
         linear(w, i, "attn_qkv", E, 3 * E);
     } else {
-        linear(w, i, "attn_q", E, E);
+        linear(w, i, "attn_q", E, q);
         linear(w, i, "attn_k", E, kv);
         linear(w, i, "attn_v", E, kv);
     }
-    linear(w, i, "attn_output", E, E);
+    if (is_family(m, "qwen3"))
+        head_norms(w, i);
+    linear(w, i, "attn_output", q, E);
     snprintf(name, sizeof name, "blk.%u.ffn_norm", i);
     norm(w, name);
     if (!m->gpt2)
@@ -252,6 +297,8 @@ static void write_tensors(writer *w, bool data)
         tensor(w, "position_embd.weight", m->n_embd, TINY_CTX, 0.0f);
     if (m->untied)
         tensor(w, "output.weight", m->n_embd, TINY_VOCAB, 0.0f);
+    if (m->rope == TINY_ROPE_FREQS)
+        tensor(w, "rope_freqs.weight", head_dim(m) / 2, 0, 2.0f);
     for (uint32_t i = 0; i < m->n_layers; i++)
         layer(w, i);
     norm(w, "output_norm");
@@ -276,6 +323,24 @@ tiny_model tiny_gpt2(kvcl_type type)
     m.gpt2 = true;
     m.n_kv_heads = m.n_heads;
     m.seed = 2;
+    return m;
+}
+
+tiny_model tiny_named(const char *name, kvcl_type type)
+{
+    tiny_model m = tiny_llama(type);
+    m.seed = 3;
+    if (strncmp(name, "qwen", 4) == 0) {
+        m.family = strcmp(name, "qwen2") == 0 ? "qwen2" : "qwen3";
+        m.head_dim = 32;
+    } else if (strcmp(name, "llama-linear") == 0 || strcmp(name, "llama-yarn") == 0) {
+        m.rope = strcmp(name, "llama-yarn") == 0 ? TINY_ROPE_YARN : TINY_ROPE_LINEAR;
+        m.head_dim = 32;
+    } else {
+        test_require(strcmp(name, "llama-freqs") == 0, "no tiny model '%s'", name);
+        m.rope = TINY_ROPE_FREQS;
+        m.untied = true;
+    }
     return m;
 }
 
