@@ -194,11 +194,12 @@ static kvcl_status create_table(kvcl_frontier *f)
     const kvcl_hparams *hp = &f->app.model->hp;
     void *p;
     f->n_rot = hp->n_rot;
+    f->pairing = hp->arch->pairing;
     if (hp->n_rot == 0)
         return KVCL_OK;
     KVCL_TRY(kvcl_mem_array(f->app.ctx, f->T, hp->n_rot * sizeof(float), "the rotation table", &p));
     f->table = p;
-    kvcl_rope_table(f->table, f->T, hp->n_rot, (double)hp->rope_base, (double)hp->rope_scale);
+    kvcl_rope_table(f->table, f->T, &hp->rope);
     return KVCL_OK;
 }
 

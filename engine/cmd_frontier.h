@@ -227,6 +227,7 @@ typedef struct kvcl_frontier {
     kvcl_app app;
     const kvcl_frontier_opts *o;
     uint32_t n_layers, n_heads, n_kv_heads, D, n_rot;
+    kvcl_rope_pairing pairing;
     double scale;                  /* of scores */
     uint32_t T, n_queries, stride; /* queries at T - 1 - i stride */
     uint32_t n_specs, n_rules;

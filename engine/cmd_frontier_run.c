@@ -88,7 +88,7 @@ static kvcl_frontier_keys take_keys(const kvcl_frontier *f, const unit *u, work 
         .D = f->D,
         .n_sinks = (uint32_t)f->o->n_sinks,
         .n_rot = f->n_rot,
-        .pairing = f->table ? KVCL_ROPE_ADJACENT : KVCL_ROPE_NONE,
+        .pairing = f->pairing,
         .table = f->table,
         .pre = w->pre,
         .post = w->post,

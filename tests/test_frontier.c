@@ -57,7 +57,7 @@ static void rig_make(rig *r)
     r->table = zeros((size_t)TOKENS * DIM, sizeof(float));
     r->queries = zeros((size_t)DIM * DIM, sizeof(double));
     r->work = zeros(kvcl_frontier_sketch_work(TOKENS, DIM), sizeof(double));
-    kvcl_rope_table(r->table, TOKENS, DIM, 500000, 1);
+    kvcl_rope_table(r->table, TOKENS, &(kvcl_rope_spec){.n_rot = DIM, .base = 500000, .factor = 1});
     for (uint32_t t = 0; t < TOKENS; t++)
         for (uint32_t d = 0; d < DIM; d++)
             r->pre[t * DIM + d] = half((float)(3 * sin(d) + 4 * gauss() / (1 + 0.1 * d)));
