@@ -78,7 +78,7 @@ static kvcl_status find_family(const kvcl_gguf *g, const kvcl_tok_family **out)
 kvcl_status kvcl_tokenizer_create(const kvcl_gguf *g, uint32_t n_vocab, kvcl_tokenizer **out)
 {
     void *p;
-    const kvcl_tok_family *family;
+    const kvcl_tok_family *family = NULL;
     kvcl_status st;
     KVCL_TRY(find_family(g, &family));
     KVCL_TRY(kvcl_mem_alloc(g->ctx, sizeof(kvcl_tokenizer), "the tokenizer", &p));
