@@ -145,7 +145,17 @@ typedef struct kvcl_model_opts {
 typedef struct kvcl_cache_opts {
     const char *preset, *mem, *tier_dir;
     kvcl_opt_list tiers;
+    double error; /* 0: none was asked for */
 } kvcl_cache_opts;
+
+#define KVCL_ROW_KV_ERROR(s)                                                                     \
+    {                                                                                            \
+        .names = {"--kv-error"}, .kind = KVCL_OPT_FLOAT, .offset = offsetof(s, cache.error),     \
+        .arg = "E", .min = 0, .max = 1, .env = "KVCL_KV_ERROR",                                  \
+        .help = "the smallest cold tier that changes attention's outputs by E of their length "  \
+                "at most (.05: next-token KL about .0007), measured on the prompt's first 2048 " \
+                "tokens: of superpose4, or up to the codec that --tier names; 0: no choice"      \
+    }
 
 /* `s` has a member `cache`. */
 #define KVCL_ROWS_CACHE(s)                                                                       \
@@ -228,9 +238,14 @@ kvcl_status kvcl_cache_device_name(kvcl_ctx *ctx, const char *word, char out[64]
 kvcl_status kvcl_app_plan_cache(kvcl_app *app, const kvcl_cache_wish *wish, kvcl_session_options *s,
                                 kvcl_planner_plan *plan, char *words, size_t words_cap);
 /* Plan, engine (unless it is there) and session in one: what does not fit is refused before weights
- * are copied.  Needs model and device. */
+ * are copied (with --kv-error: before the session is allocated).  Needs model and device.
+ *   tokens  borrows: the prompt that will come first and at once; n 0: not known */
 kvcl_status kvcl_app_open_session(kvcl_app *app, const kvcl_cache_opts *cache,
-                                  kvcl_session_options *s);
+                                  const int32_t *tokens, size_t n, kvcl_session_options *s);
+/* --kv-error: names the wish's cold codec, the one of the lowest rate among its family whose error
+ * is at most `target`, or with a warning the best one; needs model and device, makes the engine. */
+kvcl_status kvcl_app_choose_rate(kvcl_app *app, double target, const kvcl_session_options *s,
+                                 const int32_t *tokens, size_t n, kvcl_cache_wish *wish);
 /* The same for a wish that was read. */
 kvcl_status kvcl_app_open_wished(kvcl_app *app, const kvcl_cache_wish *wish,
                                  kvcl_session_options *s);

@@ -121,7 +121,7 @@ static kvcl_status open_bench(bench *b)
                "or -d",
                (long long)(o->depth + longest + 1), m->n_ctx_train);
     s.n_ctx = (uint32_t)(o->depth + longest + 1);
-    KVCL_TRY(kvcl_app_open_session(&b->app, &o->cache, &s));
+    KVCL_TRY(kvcl_app_open_session(&b->app, &o->cache, NULL, 0, &s));
     KVCL_TRY(kvcl_mem_array(b->app.ctx, s.n_ctx, sizeof(int32_t), "tokens", &p));
     b->tokens = p;
     for (uint32_t i = 0; i < s.n_ctx; i++)

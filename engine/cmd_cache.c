@@ -281,10 +281,13 @@ kvcl_status kvcl_app_open_wished(kvcl_app *app, const kvcl_cache_wish *wish,
 }
 
 kvcl_status kvcl_app_open_session(kvcl_app *app, const kvcl_cache_opts *cache,
-                                  kvcl_session_options *s)
+                                  const int32_t *tokens, size_t n, kvcl_session_options *s)
 {
     kvcl_cache_wish wish;
     KVCL_TRY(kvcl_cache_wish_read(app->ctx, cache, &wish));
+    wish.n_prompt = (uint32_t)kvcl_min_size(n, UINT32_MAX);
+    if (cache->error > 0)
+        KVCL_TRY(kvcl_app_choose_rate(app, cache->error, s, tokens, n, &wish));
     return kvcl_app_open_wished(app, &wish, s);
 }
 

@@ -165,6 +165,7 @@ static kvcl_status open_session(pass *p, kvcl_model_opts *o)
     s.n_ctx = in->n_prompt + in->n_greedy;
     if (p->r->batch)
         s.n_batch = p->r->batch;
+    wish.n_prompt = in->n_prompt;
     KVCL_TRY(kvcl_app_open_wished(&p->app, &wish, &s));
     memcpy(p->r->cache, p->app.cache_words, sizeof p->r->cache);
     /* a tiered cache codes older tokens between calls: one call for the whole prompt */

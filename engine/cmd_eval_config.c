@@ -185,6 +185,7 @@ kvcl_status kvcl_eval_configs_read(kvcl_ctx *ctx, const kvcl_eval_opts *o, kvcl_
 static kvcl_status plan_one(kvcl_app *app, const kvcl_session_options *exact, kvcl_eval_config *e)
 {
     char words[sizeof e->words - 12];
+    e->wish.n_prompt = e->opt.n_ctx; /* about, and in --prompt-step's steps */
     KVCL_TRY(kvcl_app_plan_cache(app, &e->wish, &e->opt, &e->plan, words, sizeof words));
     KVCL_CHECK(app->ctx, e->opt.type_k == exact->type_k && e->opt.type_v == exact->type_v,
                KVCL_E_ARG,

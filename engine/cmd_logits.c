@@ -40,6 +40,7 @@ static const kvcl_opt options[] = {
     KVCL_ROW_THREADS(logits_opts),
     KVCL_ROW_BATCH(logits_opts),
     KVCL_ROWS_CACHE(logits_opts),
+    KVCL_ROW_KV_ERROR(logits_opts),
     KVCL_ROWS_CACHE_TYPES(logits_opts),
     KVCL_ROWS_COMMON(logits_opts),
 };
@@ -86,7 +87,7 @@ static kvcl_status compute(kvcl_app *app, const logits_opts *o, const int32_t *i
     if (s.n_ctx == 0) /* the input says how much is needed */
         s.n_ctx = kvcl_min_u32(info->n_ctx_train, (uint32_t)kvcl_min_size(n, UINT32_MAX));
     KVCL_TRY(kvcl_check_fits(app, n, s.n_ctx));
-    KVCL_TRY(kvcl_app_open_session(app, &o->cache, &s));
+    KVCL_TRY(kvcl_app_open_session(app, &o->cache, ids, n, &s));
     KVCL_TRY(kvcl_check_fits(app, n, kvcl_session_n_ctx(app->session)));
     size_t n_rows = o->last > 0 ? kvcl_min_size((size_t)o->last, n) : n;
     KVCL_TRY(kvcl_os_out_create(app->ctx, o->out, &f));

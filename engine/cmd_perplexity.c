@@ -48,6 +48,7 @@ static const kvcl_opt options[] = {
      .help = "only the first N chunks; 0: all"},
     KVCL_ROW_JSON(perplexity_opts),
     KVCL_ROWS_CACHE(perplexity_opts),
+    KVCL_ROW_KV_ERROR(perplexity_opts),
     KVCL_ROWS_CACHE_TYPES(perplexity_opts),
     {.kind = KVCL_OPT_HEADING, .help = "Device"},
     KVCL_ROWS_DEVICE(perplexity_opts),
@@ -147,7 +148,7 @@ static kvcl_status prepare(perplexity *p)
                n, p->n_chunk);
     if (o->n_chunks > 0)
         p->n_chunks = kvcl_min_size(p->n_chunks, (size_t)o->n_chunks);
-    KVCL_TRY(kvcl_app_open_session(&p->app, &o->cache, &s));
+    KVCL_TRY(kvcl_app_open_session(&p->app, &o->cache, p->tokens, p->n_chunk / 2, &s));
     p->by_decode = s.n_tiers > 1;
     KVCL_TRY(kvcl_mem_array(ctx, (size_t)SLICE * info->n_vocab, sizeof(float), "logits", &m));
     p->logits = m;

@@ -12,6 +12,7 @@ typedef struct plan_opts {
     kvcl_common_opts common;
     kvcl_model_opts model;
     kvcl_cache_opts cache;
+    int64_t n_prompt;
     bool json;
 } plan_opts;
 
@@ -19,6 +20,14 @@ static const kvcl_opt options[] = {
     {.kind = KVCL_OPT_HEADING, .help = "What is planned"},
     KVCL_ROW_MODEL(plan_opts),
     KVCL_ROW_CTX(plan_opts),
+    {.names = {"--prompt-tokens"},
+     .kind = KVCL_OPT_INT,
+     .offset = offsetof(plan_opts, n_prompt),
+     .arg = "N",
+     .max = 16777216,
+     .help =
+         "tokens of the prompt, which decide whether small and smallest can learn from it; 0: as "
+         "many as the context"},
     KVCL_ROWS_DEVICE(plan_opts),
     KVCL_ROW_THREADS(plan_opts),
     KVCL_ROW_BATCH(plan_opts),
@@ -185,6 +194,7 @@ static kvcl_status run_plan(plan_run *r)
     KVCL_TRY(measure_program(r));
     KVCL_TRY(kvcl_probe_get(app->dev, KVCL_PROBE_ONCE, &probe)); /* so that speeds can be told */
     r->s = kvcl_app_session_options(&o->model);
+    wish.n_prompt = o->n_prompt ? (uint32_t)o->n_prompt : r->s.n_ctx ? r->s.n_ctx : 8192;
     KVCL_TRY(kvcl_app_plan_cache(app, &wish, &r->s, &app->plan, app->cache_words,
                                  sizeof app->cache_words));
     if (o->json)

@@ -147,6 +147,7 @@ static const kvcl_opt options[] = {
      .max = 65536,
      .help = "as -b; the smaller of the two counts"},
     KVCL_ROWS_CACHE(run_opts),
+    KVCL_ROW_KV_ERROR(run_opts),
     KVCL_ROWS_CACHE_TYPES(run_opts),
     KVCL_ROWS_COMMON(run_opts),
 };
@@ -247,7 +248,7 @@ static kvcl_status load(run *r, const kvcl_opt_result *parsed)
     KVCL_TRY(tokenise(r));
     KVCL_TRY(open_sampler(r));
     kvcl_session_options s = kvcl_app_session_options(&r->o->model);
-    KVCL_TRY(kvcl_app_open_session(app, &r->o->cache, &s));
+    KVCL_TRY(kvcl_app_open_session(app, &r->o->cache, r->tokens, r->n_tokens, &s));
     KVCL_TRY(kvcl_check_fits(app, r->n_tokens, kvcl_session_n_ctx(app->session)));
     void *p;
     KVCL_TRY(kvcl_mem_array(app->ctx, kvcl_model_get_info(app->model)->n_vocab, sizeof(float),

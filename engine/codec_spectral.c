@@ -174,10 +174,13 @@ static kvcl_status decode(kvcl_queue *q, const kvcl_codec_plan *p, const kvcl_co
 
 /* Tokens to come are not like those of the fit: the fewer it saw, the more it leaves to directions
  * that it did not see.  Of 1,024 tokens .1 for keys and .3 for values is best, of 8,192 hardly
- * anything (bench/JOURNAL.md). */
-static double shrink(double of_1024, uint32_t n_tokens)
+ * anything; with "/firstN", where most tokens come later, half of that however many these are
+ * (bench/JOURNAL.md). */
+static double shrink(double of_1024, uint32_t n_tokens, bool first)
 {
     double ratio = 1024.0 / (double)n_tokens, part = of_1024 * ratio * ratio;
+    if (first)
+        part = 0.5 * (part > of_1024 ? part : of_1024);
     return part < 1.0 ? part : 1.0;
 }
 
@@ -194,7 +197,8 @@ static kvcl_status learn(kvcl_ctx *ctx, const kvcl_codec_plan *p, const kvcl_cod
                                      .n_rot = p->shape.n_rot,
                                      .table = m->table,
                                      .n_span = m->n_span,
-                                     .shrink = {shrink(.1, n_tokens), shrink(.3, n_tokens)}};
+                                     .shrink = {shrink(.1, n_tokens, p->spec.first > 0),
+                                                shrink(.3, n_tokens, p->spec.first > 0)}};
     kvcl_spectral_fit fit;
     KVCL_TRY(kvcl_spectral_fit_make(ctx, &shape, &moments, ctx->n_threads, &fit));
     kvcl_status st = kvcl_spectral_pack(ctx, &shape, fit.parts, basis_out);

@@ -9,13 +9,14 @@
 #define PAGE KVCL_PAGE_TOKENS
 
 /* quant2: keys before rotation, as all of these; quality and bytes are in README.md. */
-const kvcl_cache_preset kvcl_cache_presets[KVCL_N_PRESETS] = {{"exact", 0, NULL},
-                                                              {"balanced", 256, "quant4"},
-                                                              {"small", 128, "quant-k3v2"},
-                                                              {"smallest", 64, "quant2"}};
+const kvcl_cache_preset kvcl_cache_presets[KVCL_N_PRESETS] = {
+    {"exact", 0, NULL, NULL},
+    {"balanced", 256, "quant4", NULL},
+    {"small", 128, "quant-k3v2", "superpose8-2.25"},
+    {"smallest", 64, "quant2", "superpose8-1.75"}};
 
 /* All that is left to the single --tier strings. */
-static const kvcl_cache_preset as_said = {"as said", 0, NULL};
+static const kvcl_cache_preset as_said = {"as said", 0, NULL, NULL};
 
 typedef struct planner {
     kvcl_ctx *ctx;
@@ -23,7 +24,8 @@ typedef struct planner {
     const kvcl_planner_view *view;
     bool machine_decides; /* preset auto without a budget */
     kvcl_planner_plan plan;
-    char why_not[512]; /* the candidates that did not fit, with their bytes */
+    char codec_why[160]; /* of the preset that is tried; "": there was nothing to choose */
+    char why_not[512];   /* the candidates that did not fit, with their bytes */
     kvcl_status why_status;
     const kvcl_cache_preset *last; /* candidate that the model allows */
 } planner;
@@ -63,20 +65,21 @@ static void add_tier(planner *p, uint32_t wish, const char *codec, uint32_t toke
     t->on_disk = device == KVCL_PLANNER_DISK;
 }
 
-/* The tiers of a preset, or of the wishes alone, with what wishes say put in. */
-static void fill(planner *p, const kvcl_cache_preset *preset)
+/* The tiers of a preset, with this codec in the cold one, or of the wishes alone, with what wishes
+ * say put in. */
+static void fill(planner *p, const kvcl_cache_preset *preset, const char *codec, uint32_t n_ctx)
 {
     const kvcl_tier_wish *hot = &p->wish->tier[KVCL_WISH_HOT],
                          *warm = &p->wish->tier[KVCL_WISH_WARM],
                          *cold = &p->wish->tier[KVCL_WISH_COLD];
     const bool lossy = preset->codec != NULL, mixed = preset == &as_said;
-    const char *fallback = mixed ? kvcl_cache_presets[1].codec : lossy ? preset->codec : "raw";
+    const char *fallback = mixed ? kvcl_cache_presets[1].codec : lossy ? codec : "raw";
     /* a warm tier with a number of tokens needs one below it */
     bool has_cold = lossy || cold->is_given || (warm->is_given && warm->tokens);
     uint32_t n_hot = hot->tokens ? hot->tokens : lossy ? preset->hot_tokens : DEFAULT_HOT;
     memset(&p->plan, 0, sizeof p->plan);
     p->plan.choice.name = preset->name;
-    p->plan.choice.n_ctx = p->view->n_ctx;
+    p->plan.choice.n_ctx = n_ctx;
     bool below = has_cold || warm->is_given;
     add_tier(p, KVCL_WISH_HOT, codec_is_said(hot) ? hot->codec : "raw", below ? n_hot : 0);
     if (warm->is_given)
@@ -151,6 +154,57 @@ static kvcl_status weigh(planner *p)
     KVCL_TRY(p->view->size(p->view->user, &p->plan.choice, &p->plan.sizes));
     p->plan.read_s = read_seconds(p, &p->plan.sizes);
     return KVCL_OK;
+}
+
+/* ---- the preset's codec -------------------------------------------------------------------- */
+
+/* Bytes of the cache with this codec; UINT64_MAX where it cannot be. */
+static uint64_t bytes_with(planner *p, const kvcl_cache_preset *preset, const char *codec,
+                           uint32_t n_ctx)
+{
+    fill(p, preset, codec, n_ctx);
+    return weigh(p) == KVCL_OK ? p->plan.sizes.cache_bytes : UINT64_MAX;
+}
+
+/* See kvcl_cache_preset; the reason is left in p->codec_why. */
+static const char *pick_codec(planner *p, const kvcl_cache_preset *preset, uint32_t n_ctx)
+{
+    char *why = p->codec_why;
+    const size_t cap = sizeof p->codec_why;
+    why[0] = 0;
+    if (!preset->learns || codec_is_said(&p->wish->tier[KVCL_WISH_COLD]))
+        return preset->codec;
+    size_t n =
+        (size_t)snprintf(why, cap, "%s: %s, not %s, ", preset->name, preset->codec, preset->learns);
+    if (p->wish->n_prompt == 0) {
+        snprintf(why + n, cap - n, "since the prompt that it would learn from is not known");
+        return preset->codec;
+    }
+    if (p->wish->n_prompt < KVCL_PLANNER_PROMPT) {
+        snprintf(why + n, cap - n, "which has to learn from a prompt of %u tokens or more (%u)",
+                 KVCL_PLANNER_PROMPT, (unsigned)p->wish->n_prompt);
+        return preset->codec;
+    }
+    uint64_t simple = bytes_with(p, preset, preset->codec, n_ctx);
+    uint64_t learned = bytes_with(p, preset, preset->learns, n_ctx);
+    if (learned == UINT64_MAX) {
+        snprintf(why + n, cap - n, "which these heads do not fit");
+        return preset->codec;
+    }
+    if (learned > simple / 20 * 21) {
+        snprintf(why + n, cap - n, "whose bases make it larger at %u tokens (%.1f MiB, %.1f)",
+                 (unsigned)n_ctx, mib(learned), mib(simple));
+        return preset->codec;
+    }
+    snprintf(why, cap, "%s: %s, better than %s for about the same bytes and slower on CPUs",
+             preset->name, preset->learns, preset->codec);
+    return preset->learns;
+}
+
+static void fill_best(planner *p, const kvcl_cache_preset *preset, uint32_t n_ctx)
+{
+    const char *codec = pick_codec(p, preset, n_ctx);
+    fill(p, preset, codec, n_ctx);
 }
 
 /* ---- placing ------------------------------------------------------------------------------- */
@@ -263,8 +317,7 @@ static uint32_t longest_context(planner *p, const kvcl_cache_preset *preset)
     uint32_t low = 0, high = p->view->n_ctx / PAGE + 1;
     while (high - low > 1) {
         uint32_t mid = low + (high - low) / 2;
-        fill(p, preset);
-        p->plan.choice.n_ctx = mid * PAGE;
+        fill_best(p, preset, mid * PAGE);
         bool fits =
             weigh(p) == KVCL_OK &&
             (!p->wish->budget_bytes || p->plan.sizes.cache_bytes <= p->wish->budget_bytes) &&
@@ -310,7 +363,7 @@ static kvcl_status refuse(planner *p, bool alone)
 static bool try_candidate(planner *p, const kvcl_cache_preset *preset)
 {
     const uint64_t budget = p->wish->budget_bytes;
-    fill(p, preset);
+    fill_best(p, preset, p->view->n_ctx);
     kvcl_status st = weigh(p);
     if (st != KVCL_OK) {
         note_failure(p, st, "%s", kvcl_last_error(p->ctx));
@@ -337,6 +390,8 @@ static bool try_candidate(planner *p, const kvcl_cache_preset *preset)
 static void tell_choice(planner *p, const kvcl_cache_preset *preset, bool several)
 {
     uint64_t bytes = p->plan.sizes.cache_bytes;
+    if (p->codec_why[0])
+        reason(p, "%s", p->codec_why);
     if (several && p->wish->budget_bytes)
         reason(p, "%s: the best preset whose cache (%.1f MiB) fits --cache-mem (%.1f MiB)",
                preset->name, mib(bytes), mib(p->wish->budget_bytes));

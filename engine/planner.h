@@ -33,6 +33,7 @@ typedef struct kvcl_cache_wish {
     kvcl_tier_wish tier[KVCL_MAX_TIERS];
     uint64_t budget_bytes; /* of tiers in memory, sinks and means together; 0: none */
     const char *tier_dir;  /* of tiers on disk; NULL: not said.  borrows */
+    uint32_t n_prompt;     /* tokens that will come first and at once; 0: not known */
 } kvcl_cache_wish;
 
 /* What a tier on disk has for a device. */
@@ -49,11 +50,18 @@ bool kvcl_wish_is_empty(const kvcl_cache_wish *wish);
 
 /* ---- presets ------------------------------------------------------------------------------- */
 
+/* A codec that learns is the better one at its rate, where the prompt is long enough to learn from
+ * (KVCL_PLANNER_PROMPT tokens), its cache with all bases no larger than the simple codec's by more
+ * than a twentieth, and the heads have a shape that it takes.  Else, and where the prompt is not
+ * known, the cold tier gets the simple one; the reasons say which and why. */
 typedef struct kvcl_cache_preset {
     const char *name;
     uint32_t hot_tokens; /* 0: all tokens are hot */
     const char *codec;   /* of the cold tier; NULL: there is none */
+    const char *learns;  /* instead, where it can serve; NULL: none */
 } kvcl_cache_preset;
+
+#define KVCL_PLANNER_PROMPT 1024u
 
 #define KVCL_N_PRESETS 4
 extern const kvcl_cache_preset kvcl_cache_presets[KVCL_N_PRESETS]; /* best quality first */

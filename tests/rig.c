@@ -20,7 +20,7 @@ const char *const rig_configs[][2] = {
     {NULL, "f16"},
     {"quant4/post", "q8_0"},
     {NULL, "superpose4-2"},
-    {"spectral4/first128", "superpose2-k3v2.5"},
+    {"spectral4/first128/again9", "superpose2-k3v2.5"},
     {NULL, "rest1.5"},
     {"rest4", "rest1.05"},
 };

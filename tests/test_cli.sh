@@ -176,6 +176,31 @@ grep -q '"schema": "kvcl.plan/1"' out || fail "plan --json: no schema"
 # 150 + 8 + 1 tokens, as bench had: what is planned is what is allocated
 good "plan of bench's cache" kvcl plan -m wide.gguf -c 159 --cache smallest --json
 grep -qF "$allocated" out || fail "plan: other than '$allocated'"
+grep -q 'quant2, not superpose8-1.75, which has to learn' out || fail "plan: no reason"
+
+# ---- rates that follow from an error ------------------------------------------------------------
+
+head -c 300 long.txt >short.txt
+chosen() { sed -n 's/.*--kv-error [^:]*: cold=\([^,]*\),.*/\1/p' err; }
+errs() { kvcl run -m wide.gguf --no-display-prompt -n 4 --temp 0 "$@"; }
+good "--kv-error" errs -f long.txt --kv-error .2 -v
+cp out wanted
+codec=$(chosen)
+case $codec in superpose4-*) ;; *) fail "--kv-error .2 chose '$codec'" ;; esac
+good "--kv-error on another path" errs -f long.txt --kv-error .2 --device cpu:scalar -b 64
+same out wanted
+[ "$(chosen)" = "$codec" ] || fail "--kv-error: $(chosen) there, $codec here"
+good "what it chose" errs -f long.txt --tier cold="$codec"
+same out wanted
+good "up to a codec" errs -f long.txt --kv-error .0001 --tier hot=raw:64,cold=rest1.5
+grep -q 'warning: no rate .* meets' err || fail "--kv-error .0001: no warning"
+[ "$(chosen)" = rest1.5 ] || fail "--kv-error .0001: $(chosen) of rest up to 1.5"
+good "a short prompt" errs -f short.txt --kv-error .05 --cache small
+[ "$(chosen)" = quant4 ] || fail "--kv-error .05: $(chosen) for a short prompt"
+bad 2 'chooses among' errs -f long.txt --kv-error .1 --tier cold=q4_0 -q
+bad 2 'kv-error takes a number' errs -p a --kv-error 2
+bad 2 'exact keeps every token raw' errs -f long.txt --kv-error .1 --cache exact
+
 good "devices with a probe" kvcl devices --probe --json
 grep -q '"copy_bytes_per_s"' out || fail "devices --probe: no bandwidth"
 

@@ -30,8 +30,9 @@ fail() {
 number() { awk -F'[:,]' -v name="\"$1\"" '$1 ~ name { print $2 + 0; exit }' "$2"; }
 
 # compare OPTION...: plan and run with these options; leaves `plan.json` and `run.err`.
+# prompt_tokens: what plan is told of the prompt.
 compare() {
-    kvcl plan "$@" --json >plan.json 2>plan.err </dev/null || fail "plan $*: $(tail -n 1 plan.err)"
+    kvcl plan "$@" --prompt-tokens "$prompt_tokens" --json >plan.json 2>plan.err </dev/null || fail "plan $*: $(tail -n 1 plan.err)"
     kvcl run "$@" -f prompt.txt -n 1 --temp 0 --no-display-prompt -v >out 2>run.err </dev/null ||
         fail "run $*: $(tail -n 1 run.err)"
     # "cpu: cold tier" and its bytes; a plan's names have codecs behind a comma
@@ -51,7 +52,9 @@ compare() {
 }
 
 echo 'It is a truth universally acknowledged' >prompt.txt
+prompt_tokens=8
 compare -c 8192 --cache small
+grep -q '"codec": "quant-k3v2"' plan.json || fail "small: other than quant-k3v2 for a short prompt"
 compare -c 8192
 compare -c 2048 --tier hot=raw:128,warm=quant8:256,cold=q4_0
 compare -c 2048 --tier hot=raw:64,warm=disk:quant8:256,cold=disk:q4_0
@@ -67,7 +70,9 @@ if [ "${KVCL_TEST_RESIDENT:-1}" = 1 ] && [ -r /proc/self/status ]; then
     if [ "$tokens" -lt 8000 ] || [ "$tokens" -ge 8192 ]; then
         fail "a prompt of $tokens tokens"
     fi
+    prompt_tokens=$tokens
     compare -c 8192 --cache small
+    grep -q '"codec": "superpose8-2.25"' plan.json || fail "small: nothing learned from the prompt"
     planned=$(($(number total_bytes plan.json) + $(number program_bytes plan.json)))
     peak=$(sed -n 's/^kvcl: memory *\([0-9]*\) bytes   resident at most.*/\1/p' run.err)
     echo "a prompt of $tokens tokens: $planned bytes planned with the program, ${peak:=0} resident"

@@ -169,7 +169,7 @@ static kvcl_status size_of(void *user, const kvcl_planner_choice *c, kvcl_sessio
         uint32_t pages = t->tokens ? kvcl_div_up(t->tokens, KVCL_PAGE_TOKENS) : left;
         pages = kvcl_min_u32(pages, left);
         left -= pages;
-        uint64_t bytes = (uint64_t)pages * plan.page_bytes * N_LAYERS;
+        uint64_t bytes = (uint64_t)(pages * plan.page_bytes + plan.basis_bytes) * N_LAYERS;
         snprintf(what, sizeof what, c->n_tiers > 1 ? "%s tier, " : "cache, ",
                  kvcl_wish_names[t->wish]);
         add_row(out, t->on_disk ? "disk" : devices[t->device].id, what, t->codec, bytes);
@@ -233,6 +233,9 @@ typedef struct plan_case {
 
 /* Raw, a token takes 8 KiB: 64 MiB for 8192; quant4 18.5 MiB with its hot tokens, k3v2 11.8,
  * quant2 9.4. */
+#define SMALL "superpose8-2.25"
+#define SMALLEST "superpose8-1.75"
+
 static const plan_case cases[] = {
     /* what is said is done */
     {NULL, NULL, 0, 999, 999, "hot=0:f16", "nothing else", KVCL_OK},
@@ -299,6 +302,29 @@ static const plan_case cases[] = {
     {NULL, NULL, 0, 30, 999, NULL, "smaller", KVCL_E_DEVICE_MEM},
 };
 
+/* What learns comes where the prompt is long enough: tokens of the prompt, 0: not known. */
+typedef struct prompt_case {
+    uint32_t n_prompt;
+    plan_case plan;
+} prompt_case;
+
+static const prompt_case prompt_cases[] = {
+    {1024, {"small", NULL, 0, 999, 999, "hot=0:f16:128 cold=0:" SMALL, "slower on CPUs", KVCL_OK}},
+    {8192,
+     {"smallest", NULL, 0, 999, 999, "hot=0:f16:64 cold=0:" SMALLEST, "better than quant2",
+      KVCL_OK}},
+    {1023,
+     {"small", NULL, 0, 999, 999, "hot=0:f16:128 cold=0:quant-k3v2", "1024 tokens or more (1023)",
+      KVCL_OK}},
+    {0, {"small", NULL, 0, 999, 999, "hot=0:f16:128 cold=0:quant-k3v2", "is not known", KVCL_OK}},
+    {8192, {"small", "cold=@auto", 0, 999, 999, "hot=0:f16:128 cold=1:" SMALL, NULL, KVCL_OK}},
+    {8192, {"small", "cold=quant8", 0, 999, 999, "hot=0:f16:128 cold=0:quant8", NULL, KVCL_OK}},
+    {8192, {"balanced", NULL, 0, 999, 999, "hot=0:f16:256 cold=0:quant4", NULL, KVCL_OK}},
+    {8192, {NULL, NULL, 15, 999, 999, "hot=0:f16:128 cold=0:" SMALL, "best preset", KVCL_OK}},
+    {8192, {NULL, NULL, 5, 999, 999, NULL, "smallest: ", KVCL_E_MEM}},
+    {8192, {"small", NULL, 0, 65, 999, "hot=0:f16:128 cold=1:" SMALL, "cold tier on cpu", KVCL_OK}},
+};
+
 /* "@" before a codec stands for the second device, "#" for the first. */
 static void wish_of(const plan_case *c, kvcl_planner_view *v, kvcl_cache_wish *w)
 {
@@ -335,23 +361,29 @@ static void check_plan(size_t i, const plan_case *c, const kvcl_planner_plan *pl
     ck_assert_uint_gt(plan->sizes.cache_bytes, 0);
 }
 
+static void make_plan(size_t i, const plan_case *c, uint32_t n_prompt)
+{
+    machine m;
+    kvcl_cache_wish w;
+    kvcl_planner_plan plan;
+    machine_init(&m, c->gpu * MIB, c->cpu * MIB);
+    wish_of(c, &m.view, &w);
+    w.n_prompt = n_prompt;
+    kvcl_status st = kvcl_planner_make(ctx, &w, &m.view, &plan);
+    ck_assert_msg(st == c->status, "case %zu: status %d, '%s'", i, st, kvcl_last_error(ctx));
+    if (st == KVCL_OK)
+        check_plan(i, c, &plan);
+    else
+        ck_assert_msg(strstr(kvcl_last_error(ctx), c->says) != NULL, "case %zu says '%s'", i,
+                      kvcl_last_error(ctx));
+}
+
 START_TEST(plans)
 {
-    for (size_t i = 0; i < kvcl_array_len(cases); i++) {
-        const plan_case *c = &cases[i];
-        machine m;
-        kvcl_cache_wish w;
-        kvcl_planner_plan plan;
-        machine_init(&m, c->gpu * MIB, c->cpu * MIB);
-        wish_of(c, &m.view, &w);
-        kvcl_status st = kvcl_planner_make(ctx, &w, &m.view, &plan);
-        ck_assert_msg(st == c->status, "case %zu: status %d, '%s'", i, st, kvcl_last_error(ctx));
-        if (st == KVCL_OK)
-            check_plan(i, c, &plan);
-        else
-            ck_assert_msg(strstr(kvcl_last_error(ctx), c->says) != NULL, "case %zu says '%s'", i,
-                          kvcl_last_error(ctx));
-    }
+    for (size_t i = 0; i < kvcl_array_len(cases); i++)
+        make_plan(i, &cases[i], 0);
+    for (size_t i = 0; i < kvcl_array_len(prompt_cases); i++)
+        make_plan(i, &prompt_cases[i].plan, prompt_cases[i].n_prompt);
 }
 END_TEST
 
@@ -377,6 +409,24 @@ START_TEST(refusals_name_what_fits)
 END_TEST
 
 /* A model whose heads no codec takes has its raw rows; presets are not tried in vain. */
+/* Bases pay from some thousand tokens on: shorter contexts get what needs none. */
+START_TEST(short_contexts_get_no_bases)
+{
+    for (uint32_t n_ctx = 1024; n_ctx <= 16384; n_ctx *= 4) {
+        machine m;
+        kvcl_planner_plan plan;
+        kvcl_cache_wish w = {.preset = "small", .n_prompt = 1024};
+        machine_init(&m, 999 * MIB, 999 * MIB);
+        m.view.n_ctx = n_ctx;
+        ck_assert_int_eq(kvcl_planner_make(ctx, &w, &m.view, &plan), KVCL_OK);
+        const char *codec = plan.choice.tiers[1].codec;
+        ck_assert_str_eq(codec, n_ctx < 4096 ? "quant-k3v2" : SMALL);
+        ck_assert_ptr_nonnull(
+            strstr(plan.reasons[0], n_ctx < 4096 ? "bases make it larger at 1024" : "better than"));
+    }
+}
+END_TEST
+
 START_TEST(models_that_codecs_do_not_take)
 {
     machine m;
@@ -429,6 +479,7 @@ int main(void)
     tcase_add_test(t, bad_tiers_are_refused);
     tcase_add_test(t, plans);
     tcase_add_test(t, refusals_name_what_fits);
+    tcase_add_test(t, short_contexts_get_no_bases);
     tcase_add_test(t, models_that_codecs_do_not_take);
     tcase_add_test(t, the_faster_device_is_taken);
     suite_add_tcase(s, t);
