@@ -90,7 +90,8 @@ typedef struct kvcl_codec_plan {
 typedef struct kvcl_codec_moments {
     const float *gram;   /* [2][Hk][fold][D][D] of n_slots slots */
     const float *metric; /* [Hk][D][D]: moments of queries before rotation; NULL: not known */
-    const float *table;  /* the rotation table's first n_span rows; NULL without rotation */
+    const float *table;  /* the rotation table's rows of the distances below n_span that a fit looks
+                          * at (spectral_fit.h); NULL without rotation */
     uint32_t n_slots, n_span;
 } kvcl_codec_moments;
 

@@ -66,25 +66,31 @@ static void turn_both(const kvcl_spectral_moments *m, uint32_t D, const float *c
     }
 }
 
-/* out = mean over distances of the turned moments.  Distances are the whole parts of .5 * 2^(i/8):
- * short ones stand for many i, and count as often. */
+uint32_t kvcl_spectral_distance(double *power, uint32_t *times)
+{
+    static const double root = 1.0905077326652577; /* 2^(1/8) */
+    uint32_t distance = (uint32_t)*power;
+    for (*times = 0; (uint32_t)*power == distance; ++*times)
+        *power *= root;
+    return distance;
+}
+
+/* out = mean over distances of the turned moments: short ones stand for several powers, and count
+ * as often. */
 static void average(const kvcl_spectral_moments *m, uint32_t D, const float *q, double *work,
                     double *out)
 {
-    static const double root = 1.0905077326652577; /* 2^(1/8) */
     size_t n = (size_t)D * D;
+    const float *cs = m->table;
     uint32_t count = 0;
-    double power = 0.5;
+    double power = KVCL_SPECTRAL_FIRST;
     memset(out, 0, n * sizeof *out);
-    while (power < (double)m->n_span) {
-        uint32_t distance = (uint32_t)power, times = 0;
-        while ((uint32_t)power == distance) {
-            power *= root;
-            times++;
-        }
+    for (; power < (double)m->n_span; cs += m->n_rot) {
+        uint32_t times;
+        (void)kvcl_spectral_distance(&power, &times);
         for (size_t i = 0; i < n; i++)
             work[i] = (double)q[i];
-        turn_both(m, D, m->table + (size_t)distance * m->n_rot, work);
+        turn_both(m, D, cs, work);
         for (size_t i = 0; i < n; i++)
             out[i] += work[i] * times;
         count += times;

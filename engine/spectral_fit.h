@@ -31,6 +31,13 @@ typedef enum kvcl_spectral_metric {
     KVCL_METRIC_SPAN = 3
 } kvcl_spectral_metric;
 
+/* The distances that SPAN looks at: the whole parts of .5 * 2^(i/8), each once.  Returns the next
+ * one from *power (KVCL_SPECTRAL_FIRST at first), which moves on, and how many i it stands for.  Of
+ * those below 8192 there are fewer than KVCL_SPECTRAL_DISTANCES. */
+#define KVCL_SPECTRAL_FIRST 0.5
+#define KVCL_SPECTRAL_DISTANCES 128u
+uint32_t kvcl_spectral_distance(double *power, uint32_t *times);
+
 typedef struct kvcl_spectral_moments {
     const float *pages;   /* of gram_pages: [2][Hk][k][D][D], of n_slots slots (kvcl_gram_slots) */
     const float *queries; /* of gram_rows before rotation: [Hk][D][D]; NULL: metric NONE */
@@ -38,8 +45,8 @@ typedef struct kvcl_spectral_moments {
     kvcl_spectral_metric metric;
     kvcl_rope_pairing pairing; /* PAIRS and SPAN: which dimensions turn together */
     uint32_t n_rot;
-    const float *table; /* SPAN: angles of positions 0 .. n_span - 1, [n_span][n_rot/2][2] (cos,
-                           sin), as rope_store has them */
+    const float *table; /* SPAN: angles of its distances below n_span, [][n_rot/2][2] (cos, sin), as
+                           rope_store has them */
     uint32_t n_span;    /* 0: RAW */
     /* of K and V: what the moments of each Walsh row get on their diagonal, as a part of its mean.
      * Tokens to come are not like those of the fit: without it they meet directions without bits.

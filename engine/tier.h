@@ -52,7 +52,7 @@ typedef struct kvcl_tier {
     kvcl_buf *basis;          /* [n_layers], of each kvcl_tier_layer_basis() bytes */
     kvcl_buf *gram;           /* moments of a layer's rows, while its basis is made */
     void *learn_host;         /* the same on the host, the rotation table, the basis */
-    uint32_t n_span;          /* rows of that table */
+    uint32_t n_span;          /* distances below are in that table */
     kvcl_page_map bounce_map; /* remote or on disk only */
     kvcl_buf *bounce[2];
     kvcl_buf *bad;                  /* i32 [n_layers][map.n_pages][Hk] */

@@ -8,6 +8,7 @@
 
 #include "mem.h"
 #include "shared.h"
+#include "spectral_fit.h"
 
 /* ---- memory -------------------------------------------------------------------------------- */
 
@@ -18,7 +19,7 @@ static size_t metric_elems(const kvcl_codec_plan *p)
 
 static size_t gram_elems(const kvcl_codec_plan *p) { return 2 * p->spec.fold * metric_elems(p); }
 
-/* Bytes of the first rows of the rotation table, those of distances that a fit looks at. */
+/* Bytes of a row of the rotation table; rows of distances below this one are kept. */
 #define SPAN_MAX 8192u
 static size_t span_row_bytes(const kvcl_codec_plan *p)
 {
@@ -34,7 +35,8 @@ static float *table_of(const kvcl_tier *t) { return metric_of(t) + metric_elems(
 
 static void *basis_of(const kvcl_tier *t)
 {
-    return (unsigned char *)table_of(t) + t->n_span * span_row_bytes(&t->plan);
+    size_t n = t->n_span ? KVCL_SPECTRAL_DISTANCES : 0;
+    return (unsigned char *)table_of(t) + n * span_row_bytes(&t->plan);
 }
 
 size_t kvcl_tier_learn_bytes(const kvcl_codec_plan *p)
@@ -54,12 +56,14 @@ kvcl_status kvcl_tier_create_learn(const kvcl_tier_setup *s, kvcl_queue *main, c
     t->n_span = row ? (uint32_t)kvcl_min_size(SPAN_MAX, s->rope.bytes / row) : 0;
     KVCL_TRY(kvcl_mem_alloc_undefined(s->main_dev->ctx,
                                       gram_bytes + metric_elems(&t->plan) * sizeof(float) +
-                                          t->n_span * row + kvcl_tier_layer_basis(t),
+                                          KVCL_SPECTRAL_DISTANCES * row + kvcl_tier_layer_basis(t),
                                       "moments of rows", &p));
     t->learn_host = p;
-    if (!t->n_span)
-        return KVCL_OK;
-    KVCL_TRY(kvcl_buf_read(main, s->rope.buf, s->rope.off, table_of(t), t->n_span * row));
+    unsigned char *to = (unsigned char *)table_of(t);
+    for (double power = KVCL_SPECTRAL_FIRST; power < t->n_span; to += row) {
+        uint32_t times, distance = kvcl_spectral_distance(&power, &times);
+        KVCL_TRY(kvcl_buf_read(main, s->rope.buf, s->rope.off + distance * row, to, row));
+    }
     return kvcl_queue_wait(main);
 }
 
