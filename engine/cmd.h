@@ -167,8 +167,9 @@ typedef struct kvcl_cache_opts {
          .env = "KVCL_CACHE",                                                                    \
          .help =                                                                                 \
              "exact: all tokens raw (16 bits an element); balanced: the newest 256 raw, older "  \
-             "ones quant4 (4.1 bits); small: 128 raw, then quant-k3v2 (2.6); smallest: 64 "      \
-             "raw, then quant2 (2.1); auto: the first of these that fits this machine"},         \
+             "ones quant4 (4.1 bits); small: 128 raw, then superpose8-2.25 (2.6); smallest: 64 " \
+             "raw, then superpose8-1.75 (2.1), which learn from prompts of 1024 tokens or more " \
+             "and are slower; else quant-k3v2 and quant2; auto: the first that fits here"},      \
         {.names = {"--tier"},                                                                    \
          .kind = KVCL_OPT_LIST,                                                                  \
          .offset = offsetof(s, cache.tiers),                                                     \

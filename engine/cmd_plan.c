@@ -230,7 +230,7 @@ const kvcl_command kvcl_cmd_plan = {
     .notes = "Nothing is computed, no weights are copied and no files made; devices are opened "
              "and, once, probed "
              "for their speed ('kvcl devices --probe'). What stands in the table is what 'kvcl "
-             "run' with the same options allocates.\n"
+             "run' with the same options allocates, for a prompt of --prompt-tokens.\n"
              "What does not fit is refused with the numbers: exit code 6.",
     .opts = options,
     .n_opts = kvcl_array_len(options),

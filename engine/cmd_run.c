@@ -446,6 +446,7 @@ const kvcl_command kvcl_cmd_run = {
         "  echo 'Once upon a time' | kvcl run -f - -s 7      # prompt from a pipe, fixed seed\n"
         "  kvcl run --device opencl:nvidia:0 -p Hello        # on a named device\n"
         "  kvcl run --cache small -f long.txt -v             # old tokens in 2.6 bits\n"
+        "  kvcl run --kv-error .05 -f long.txt               # in as few as cost 5 % in attention\n"
         "  kvcl run --tier hot=raw:512 --tier cold=cpu:quant4 -f long.txt\n"
         "  kvcl run --no-display-prompt -q -f p.txt >out.txt # nothing but the new text\n",
     .notes = "The text goes to standard output, everything else to standard error. The first "

@@ -32,7 +32,8 @@ number() { awk -F'[:,]' -v name="\"$1\"" '$1 ~ name { print $2 + 0; exit }' "$2"
 # compare OPTION...: plan and run with these options; leaves `plan.json` and `run.err`.
 # prompt_tokens: what plan is told of the prompt.
 compare() {
-    kvcl plan "$@" --prompt-tokens "$prompt_tokens" --json >plan.json 2>plan.err </dev/null || fail "plan $*: $(tail -n 1 plan.err)"
+    kvcl plan "$@" --prompt-tokens "$prompt_tokens" --json >plan.json 2>plan.err </dev/null ||
+        fail "plan $*: $(tail -n 1 plan.err)"
     kvcl run "$@" -f prompt.txt -n 1 --temp 0 --no-display-prompt -v >out 2>run.err </dev/null ||
         fail "run $*: $(tail -n 1 run.err)"
     # "cpu: cold tier" and its bytes; a plan's names have codecs behind a comma
