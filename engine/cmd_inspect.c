@@ -33,7 +33,7 @@ static void print_summary(const kvcl_gguf *g)
         bytes += g->tensors[i].bytes;
     }
     kvcl_show_size(bytes, size, sizeof size);
-    kvcl_show_size(g->map.bytes, file, sizeof file);
+    kvcl_show_size(g->file_bytes, file, sizeof file);
     printf("%s: GGUF version %u, %s, alignment %u\n", g->path, g->version, file, g->alignment);
     printf("%u tensors, %.2f M values, %s; %u keys\n", g->n_tensors, (double)params * 1e-6, size,
            g->n_kv);
@@ -111,7 +111,7 @@ static json_t *report_json(const kvcl_gguf *g, bool metadata, bool tensors)
     json_t *root =
         json_pack("{s:s, s:o, s:I, s:I, s:I}", "schema", "kvcl.inspect/1", "file",
                   kvcl_json_text(g->path, strlen(g->path)), "version", (json_int_t)g->version,
-                  "alignment", (json_int_t)g->alignment, "file_bytes", (json_int_t)g->map.bytes);
+                  "alignment", (json_int_t)g->alignment, "file_bytes", (json_int_t)g->file_bytes);
     if (metadata)
         json_object_set_new(root, "metadata", metadata_json(g));
     if (tensors)

@@ -359,13 +359,14 @@ static kvcl_status place_tensors(kvcl_gguf *g, const cursor *c)
     return KVCL_OK;
 }
 
-kvcl_status kvcl_gguf_open(kvcl_ctx *ctx, const char *path, kvcl_gguf *out)
+kvcl_status kvcl_gguf_open_one(kvcl_ctx *ctx, const char *path, kvcl_gguf *out)
 {
     kvcl_gguf *g = out;
     *g = (kvcl_gguf){.ctx = ctx};
     kvcl_status st;
     KVCL_TRY_GOTO(kvcl_mem_strdup(ctx, path, &g->path));
     KVCL_TRY_GOTO(kvcl_os_map_open(ctx, path, &g->map));
+    g->file_bytes = g->map.bytes;
     cursor c = {g->map.data, g->map.data + g->map.bytes};
     KVCL_TRY_GOTO(read_header(g, &c));
     KVCL_TRY_GOTO(read_metadata(g, &c));
@@ -381,6 +382,9 @@ void kvcl_gguf_close(kvcl_gguf *g)
 {
     if (!g || !g->ctx)
         return;
+    for (uint32_t i = 0; i < g->n_parts; i++)
+        kvcl_gguf_close(&g->parts[i]);
+    kvcl_mem_free(g->ctx, g->parts);
     kvcl_strmap_free(g->ctx, g->kv_index);
     kvcl_strmap_free(g->ctx, g->tensor_index);
     kvcl_mem_free(g->ctx, g->kv);

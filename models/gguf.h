@@ -64,7 +64,8 @@ typedef struct kvcl_gguf_tensor {
 
 typedef struct kvcl_strmap kvcl_strmap;
 
-typedef struct kvcl_gguf {
+typedef struct kvcl_gguf kvcl_gguf;
+struct kvcl_gguf {
     kvcl_ctx *ctx;
     char *path;
     kvcl_os_map map;
@@ -74,12 +75,18 @@ typedef struct kvcl_gguf {
     kvcl_gguf_tensor *tensors; /* in file order */
     kvcl_strmap *kv_index, *tensor_index;
     size_t data_offset; /* of the tensor data in the file */
-} kvcl_gguf;
+    size_t file_bytes;  /* of all parts */
+    kvcl_gguf *parts;   /* [n_parts] the further files of a split model, whose tensors are in our
+                           list too */
+    uint32_t n_parts;
+};
 
 /* Opens and checks; on failure *out is closed.  path borrows.  The sentence of a failure begins
  * with the path.  E_IO, E_FORMAT, E_VERSION, E_UNSUPPORTED (a tensor type), E_MEM.
  * Cost: reads the header once; memory about 100 bytes per key and 200 per tensor. */
 kvcl_status kvcl_gguf_open(kvcl_ctx *ctx, const char *path, kvcl_gguf *out);
+/* The same without the further parts of a split model, whose first file open() takes. */
+kvcl_status kvcl_gguf_open_one(kvcl_ctx *ctx, const char *path, kvcl_gguf *out);
 void kvcl_gguf_close(kvcl_gguf *g);
 
 /* NULL when there is none. */

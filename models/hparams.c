@@ -52,15 +52,11 @@ static kvcl_status need_u32(const kvcl_gguf *g, const kvcl_hparams *hp, const ch
 /* What would compute wrong numbers in silence is refused here. */
 static kvcl_status refuse_variants(const kvcl_gguf *g, const kvcl_hparams *hp)
 {
-    uint32_t n_experts = 0, n_split = 0;
+    uint32_t n_experts = 0;
     KVCL_TRY(kvcl_hparams_u32(g, hp, "expert_count", &n_experts));
     KVCL_CHECK(g->ctx, n_experts == 0, KVCL_E_UNSUPPORTED,
                "%s: a mixture of %u experts is not supported; use a dense model", g->path,
                n_experts);
-    KVCL_TRY(kvcl_gguf_get_u32(g, "split.count", &n_split));
-    KVCL_CHECK(g->ctx, n_split <= 1, KVCL_E_UNSUPPORTED,
-               "%s: one part of a model split into %u files; merge them into one file", g->path,
-               n_split);
     return KVCL_OK;
 }
 

@@ -115,7 +115,8 @@ static kvcl_status check_sources(const job *j)
 static bool is_rewritten(const kvcl_gguf_kv *kv)
 {
     return kvcl_str_is(kv->key, "general.file_type") ||
-           kvcl_str_is(kv->key, "general.quantization_version");
+           kvcl_str_is(kv->key, "general.quantization_version") ||
+           (kv->key.n > 6 && memcmp(kv->key.s, "split.", 6) == 0); /* the copy is one file */
 }
 
 static kvcl_status put_u32_key(job *j, const char *key, uint32_t v)

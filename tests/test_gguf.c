@@ -363,7 +363,7 @@ START_TEST(variants)
 {
     uint32_t half = 0x3f000000, four = 0x40800000, one = 0x3f800000;
     variant("llama.expert_count", KVCL_GGUF_U32, 8, NULL, KVCL_E_UNSUPPORTED, "8 experts");
-    variant("split.count", KVCL_GGUF_U16, 3, NULL, KVCL_E_UNSUPPORTED, "split into 3 files");
+    variant("split.count", KVCL_GGUF_U16, 3, NULL, KVCL_E_FORMAT, "part 0 of 3 by its keys");
     variant("llama.rope.scaling.type", 0, 0, "longrope", KVCL_E_UNSUPPORTED, "'longrope'");
     variant("llama.rope.scaling.type", 0, 0, "yarn", KVCL_OK, "");
     variant("llama.rope.scaling.type", KVCL_GGUF_U32, 1, NULL, KVCL_E_FORMAT, "must be a string");
