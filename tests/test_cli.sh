@@ -169,8 +169,10 @@ good "bench with tiers" kvcl bench -m wide.gguf -p 8 -n 8 -d 150 -r 2 --cache sm
 grep -q '"cache": "hot=f16:64 cold=quant2"' out || fail "bench: no cache"
 allocated=$(grep '"cache_bytes"' out)
 
-good "plan" kvcl plan -m wide.gguf -c 1024 --cache small
+good "plan" kvcl plan -m wide.gguf -c 1024 --cache small --prompt-tokens 1023
 grep -q 'cold tier, quant-k3v2' out || fail "plan: no cold tier"
+good "plan of a longer prompt" kvcl plan -m wide.gguf -c 1024 --cache small
+grep -q 'cold tier, superpose8-2.25' out || fail "plan: nothing learned"
 good "plan as JSON" kvcl plan -m wide.gguf -c 1024 --tier hot=raw:64,warm=quant8:64,cold=q4_0 --json
 grep -q '"schema": "kvcl.plan/1"' out || fail "plan --json: no schema"
 # 150 + 8 + 1 tokens, as bench had: what is planned is what is allocated
