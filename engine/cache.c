@@ -156,6 +156,13 @@ void kvcl_cache_clear(kvcl_cache *c)
     c->has_sink = c->in_prompt = false;
 }
 
+/* Where raw reading begins for a query (or a prompt's first query) at n_tokens. */
+static uint32_t raw_begin(const kvcl_cache *c)
+{
+    uint32_t n = c->n_tokens + 1, hot = c->l.opt.n_hot;
+    return !c->l.opt.n_tiers || n <= hot ? 0 : kvcl_max_u32(n - hot, c->raw_low);
+}
+
 kvcl_status kvcl_cache_rewind(kvcl_cache *c, uint32_t n)
 {
     KVCL_CHECK(c->dev->ctx, n <= c->n_tokens, KVCL_E_ARG, "rewind to %u tokens: the session has %u",
@@ -166,6 +173,11 @@ kvcl_status kvcl_cache_rewind(kvcl_cache *c, uint32_t n)
         kvcl_cache_clear(c);
         return KVCL_OK;
     }
+    uint32_t dropped = kvcl_cache_dropped(&c->l, raw_begin(c));
+    KVCL_CHECK(c->dev->ctx, n >= dropped, KVCL_E_ARG,
+               "rewind to %u tokens: those before token %u were dropped (--drop-oldest); rewind to "
+               "0 and prefill again",
+               (unsigned)n, (unsigned)dropped);
     KVCL_CHECK(c->dev->ctx, n == c->n_tokens || n > c->raw_low, KVCL_E_ARG,
                "rewind to %u tokens: exact rows are kept from token %u on, older ones only in "
                "coded pages; rewind to 0 and prefill again, or ask for a larger hot tier",
@@ -194,13 +206,6 @@ kvcl_status kvcl_cache_copy(kvcl_cache *dst, kvcl_cache *src, kvcl_queue *q)
     dst->n_coded = src->n_coded, dst->n_passed = src->n_passed;
     dst->has_sink = src->has_sink;
     return KVCL_OK;
-}
-
-/* Where raw reading begins for a query (or a prompt's first query) at n_tokens. */
-static uint32_t raw_begin(const kvcl_cache *c)
-{
-    uint32_t n = c->n_tokens + 1, hot = c->l.opt.n_hot;
-    return !c->l.opt.n_tiers || n <= hot ? 0 : kvcl_max_u32(n - hot, c->raw_low);
 }
 
 /* Looks at the coder's report on pages that were not yet looked at. */

@@ -14,6 +14,9 @@
  * window. A prompt is attended exactly: it goes through the model layer by layer, one layer's raw
  * rows wait in staging, and pages are coded when the layer is done.
  *
+ * With drop_oldest nobody answers for tokens beyond what the last tier is asked to hold, counted up
+ * to whole pages (kvcl_cache_dropped); a prompt's own queries still read all of it.
+ *
  * Regions in the order sinks, oldest tier ... first tier, raw give block partials (ops_kv.h), which
  * merge in that order. */
 #ifndef KVCL_CACHE_H
@@ -43,7 +46,8 @@ typedef struct kvcl_cache_options {
     kvcl_kv_shape shape;
     kvcl_type type_k, type_v; /* of raw rows */
     uint32_t n_hot, n_sink;   /* tokens; n_hot is not used without further tiers */
-    uint32_t n_tiers;         /* below the hot one */
+    bool drop_oldest; /* a last tier with a number of tokens drops older pages; sinks stay */
+    uint32_t n_tiers; /* below the hot one */
     kvcl_cache_tier tiers[KVCL_CACHE_TIERS];
     const char *tier_dir; /* of tiers on disk; keeps */
 } kvcl_cache_options;
@@ -72,6 +76,10 @@ bool kvcl_cache_layout_serves(const kvcl_cache_layout *from, const kvcl_cache_la
 uint32_t kvcl_cache_layout_metric(const kvcl_cache_layout *l, uint32_t tokens);
 /* Bytes of partials, tables and (with `there`) what tier i needs on its own device. */
 size_t kvcl_cache_layout_scratch(const kvcl_cache_layout *l);
+
+/* First token behind those that are dropped where raw rows begin at token raw_begin; a multiple of
+ * 64, 0: none are. */
+uint32_t kvcl_cache_dropped(const kvcl_cache_layout *l, uint32_t raw_begin);
 
 typedef struct kvcl_cache kvcl_cache;
 

@@ -104,6 +104,7 @@ static kvcl_status attend_older(kvcl_cache *c, kvcl_queue *q, uint32_t layer, kv
         KVCL_TRY(attend_raw(&c->l.sink, q, layer, in));
         in->first_part += 1;
     }
+    begin = kvcl_max_u32(begin, kvcl_cache_dropped(&c->l, c->raw_begin));
     for (uint32_t i = n; i-- > 0; begin = kvcl_max_u32(begin, in->end)) {
         /* what tier i and its newer neighbours cannot hold is left to older ones */
         uint32_t newer = 0;

@@ -50,6 +50,20 @@ bool kvcl_cache_layout_serves(const kvcl_cache_layout *from, const kvcl_cache_la
     return true;
 }
 
+static bool drops(const kvcl_cache_options *o)
+{
+    return o->drop_oldest && o->n_tiers && o->tiers[o->n_tiers - 1].tokens;
+}
+
+uint32_t kvcl_cache_dropped(const kvcl_cache_layout *l, uint32_t raw_begin)
+{
+    uint32_t keep = 0;
+    for (uint32_t i = 0; i < l->opt.n_tiers; i++)
+        keep += l->opt.tiers[i].tokens;
+    bool some = drops(&l->opt) && raw_begin > keep;
+    return some ? (raw_begin - keep) / KVCL_PAGE_TOKENS * KVCL_PAGE_TOKENS : 0;
+}
+
 static kvcl_status check(kvcl_ctx *ctx, const kvcl_cache_options *o)
 {
     KVCL_CHECK(ctx, o->n_sink <= KVCL_PAGE_TOKENS / 2, KVCL_E_ARG,
@@ -60,10 +74,16 @@ static kvcl_status check(kvcl_ctx *ctx, const kvcl_cache_options *o)
                    "tier %u has no capacity; only the last one may hold all that is left",
                    (unsigned)i + 1);
         uint64_t below = (uint64_t)o->n_hot + (o->n_tiers > 1 ? o->tiers[0].tokens : 0);
-        KVCL_CHECK(ctx, !last || !o->tiers[i].tokens || below + o->tiers[i].tokens >= o->n_ctx,
+        KVCL_CHECK(ctx, !drops(o) || !o->tiers[i].codec.again, KVCL_E_UNSUPPORTED,
+                   "codec %s learns anew from all pages, and with --drop-oldest some are gone; "
+                   "leave out one of the two",
+                   o->tiers[i].codec.name);
+        KVCL_CHECK(ctx,
+                   !last || !o->tiers[i].tokens || o->drop_oldest ||
+                       below + o->tiers[i].tokens >= o->n_ctx,
                    KVCL_E_ARG,
                    "the tiers hold %llu tokens, the context %u; give the last tier no number, or "
-                   "at least %llu",
+                   "at least %llu, or drop what does not fit with --drop-oldest",
                    (unsigned long long)(below + o->tiers[i].tokens), (unsigned)o->n_ctx,
                    (unsigned long long)(o->n_ctx - below));
     }
@@ -77,13 +97,14 @@ static uint32_t parts_needed(const kvcl_cache_layout *l)
     return blocks + (l->opt.n_tiers ? 1 + l->opt.n_tiers : 0);
 }
 
-/* Slots of a tier: the last holds every page that can leave the hot window; others the pages that
- * their tokens may touch, one that is coded ahead, one to rewind. */
+/* Slots of a tier: the last, unless it drops some, holds every page that can leave the hot window;
+ * others the pages that their tokens may touch, one that is coded ahead, one to rewind. */
 static uint32_t tier_slots(const kvcl_cache_layout *l, uint32_t i)
 {
     uint32_t hot = l->opt.n_hot, all = l->opt.n_ctx > hot ? pages_of(l->opt.n_ctx - hot) : 1;
     uint32_t tokens = l->opt.tiers[i].tokens;
-    return i + 1 == l->opt.n_tiers ? all : kvcl_min_u32(all, pages_of(tokens) + 4);
+    bool last = i + 1 == l->opt.n_tiers;
+    return last && !drops(&l->opt) ? all : kvcl_min_u32(all, pages_of(tokens) + 4);
 }
 
 static kvcl_status make_tier(kvcl_cache_layout *l, kvcl_dev *dev, uint32_t i, size_t rope_bytes)
@@ -137,7 +158,7 @@ kvcl_status kvcl_cache_layout_make(kvcl_dev *dev, const kvcl_cache_options *opt,
     for (uint32_t i = 0; i < opt->n_tiers; i++)
         KVCL_TRY(
             kvcl_codec_plan_make(dev->ctx, &opt->tiers[i].codec, &opt->shape, &l.setups[i].plan));
-    if (!any_lossy(&l))
+    if (!any_lossy(&l) && !drops(opt))
         l.opt.n_sink = 0;
     for (uint32_t i = 0; i < opt->n_tiers; i++)
         l.setups[i].n_sink = l.opt.n_sink;
@@ -218,11 +239,14 @@ void kvcl_cache_stats_get(const kvcl_cache *c, kvcl_cache_stats *out)
     memset(out, 0, sizeof *out);
     uint32_t n = c->n_tokens, hot = l->opt.n_tiers ? kvcl_min_u32(n, l->opt.n_hot) : n;
     uint32_t left = n - hot, sink = kvcl_min_u32(l->opt.n_sink, left);
+    uint32_t behind = kvcl_cache_dropped(l, left);
+    out->n_dropped = behind > sink ? behind - sink : 0;
     double row = 2.0 * l->opt.shape.n_kv_heads * l->opt.shape.head_dim * l->opt.n_layers;
     out->n_tiers = 1 + l->opt.n_tiers;
     raw_stats(c, hot, &out->tiers[0]);
     double raw_bits = out->tiers[0].bits_per_elem, coded = 0.0, means = 0.0;
-    uint32_t n_coded = left - sink;
+    uint32_t n_coded = left - sink - out->n_dropped;
+    left -= out->n_dropped;
     for (uint32_t i = 0; i < l->opt.n_tiers; i++) {
         uint32_t holds = i + 1 == l->opt.n_tiers
                              ? left - sink

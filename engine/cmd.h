@@ -146,6 +146,7 @@ typedef struct kvcl_cache_opts {
     const char *preset, *mem, *tier_dir;
     kvcl_opt_list tiers;
     double error; /* 0: none was asked for */
+    bool drop_oldest;
 } kvcl_cache_opts;
 
 #define KVCL_ROW_KV_ERROR(s)                                                                     \
@@ -185,6 +186,11 @@ typedef struct kvcl_cache_opts {
          .env = "KVCL_TIER_DIR",                                                                 \
          .help = "folder of the files of tiers on disk, which have no name there and go with "   \
                  "the program; default: TMPDIR, else /tmp (which may itself be memory)"},        \
+        {.names = {"--drop-oldest"},                                                             \
+         .kind = KVCL_OPT_FLAG,                                                                  \
+         .offset = offsetof(s, cache.drop_oldest),                                               \
+         .help = "when the cold tier has its TOKENS, or the cache --cache-mem, forget the "      \
+                 "oldest tokens by whole pages of 64 instead of refusing; sinks stay"},          \
     {                                                                                            \
         .names = {"--cache-mem"}, .kind = KVCL_OPT_STRING, .offset = offsetof(s, cache.mem),     \
         .arg = "SIZE", .env = "KVCL_CACHE_MEM",                                                  \
@@ -250,6 +256,8 @@ kvcl_status kvcl_app_choose_rate(kvcl_app *app, double target, const kvcl_sessio
 /* The same for a wish that was read. */
 kvcl_status kvcl_app_open_wished(kvcl_app *app, const kvcl_cache_wish *wish,
                                  kvcl_session_options *s);
+/* How many tokens --drop-oldest took, where it took some. */
+void kvcl_app_note_dropped(const kvcl_app *app, const kvcl_session *session);
 /* With -v: bytes and bits of each tier as they are now, on stderr. */
 void kvcl_app_note_cache(const kvcl_app *app, const kvcl_session *session);
 

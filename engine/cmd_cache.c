@@ -14,7 +14,8 @@
 
 kvcl_status kvcl_cache_wish_read(kvcl_ctx *ctx, const kvcl_cache_opts *o, kvcl_cache_wish *out)
 {
-    *out = (kvcl_cache_wish){.preset = o->preset, .tier_dir = o->tier_dir};
+    *out = (kvcl_cache_wish){
+        .preset = o->preset, .tier_dir = o->tier_dir, .drop_oldest = o->drop_oldest};
     for (size_t i = 0; i < o->tiers.n; i++)
         KVCL_TRY(kvcl_wish_add_tier(ctx, "--tier", o->tiers.item[i], out));
     if (!o->mem)
@@ -244,6 +245,7 @@ kvcl_status kvcl_app_plan_cache(kvcl_app *app, const kvcl_cache_wish *wish, kvcl
 {
     cache_view v;
     kvcl_session_options base = *s;
+    base.drop_oldest = wish->drop_oldest;
     KVCL_TRY(take_types(app, wish, &base));
     base.tier_dir = wish->tier_dir;
     if (base.n_ctx == 0)
@@ -319,6 +321,19 @@ static void note_memory(const kvcl_app *app, const kvcl_session *session)
     if (peak)
         kvcl_app_note(app, "memory       %12llu bytes   resident at most, with the program itself",
                       (unsigned long long)peak);
+}
+
+void kvcl_app_note_dropped(const kvcl_app *app, const kvcl_session *session)
+{
+    kvcl_cache_stats st;
+    kvcl_session_cache_stats(session, &st);
+    if (st.n_dropped && !app->common->quiet)
+        kvcl_app_note(
+            app,
+            "%u of %u tokens were dropped, the oldest behind the sinks; the last "
+            "%u are read",
+            (unsigned)st.n_dropped, (unsigned)kvcl_session_n_tokens(session),
+            (unsigned)(st.tiers[0].n_tokens + st.tiers[1].n_tokens + st.tiers[2].n_tokens));
 }
 
 void kvcl_app_note_cache(const kvcl_app *app, const kvcl_session *session)

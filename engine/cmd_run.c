@@ -343,9 +343,11 @@ static void print_load(const run *r)
 
 static void print_timings(const run *r)
 {
+    const kvcl_app *app = &r->app;
+    if (r->prefilled_ns)
+        kvcl_app_note_dropped(app, app->session);
     if (r->o->no_timings || r->o->common.quiet || !r->loaded_ns)
         return;
-    const kvcl_app *app = &r->app;
     print_load(r);
     if (!r->prefilled_ns)
         return;

@@ -253,6 +253,9 @@ typedef struct kvcl_session_options {
      * owner alone and without a name, so that they are gone with the session or the process.
      * borrows */
     const char *tier_dir;
+    /* a last tier with a number of tokens drops its oldest pages, once the others are full, instead
+     * of being refused as too small for n_ctx; the first n_sink tokens stay, positions too */
+    bool drop_oldest;
 } kvcl_session_options;
 
 kvcl_session_options kvcl_session_defaults(void);
@@ -266,7 +269,8 @@ void kvcl_session_free(kvcl_session *session);
 uint32_t kvcl_session_n_tokens(const kvcl_session *session);
 uint32_t kvcl_session_n_ctx(const kvcl_session *session);
 /* Forgets all tokens from position n_tokens on.  With lossy tiers: into the hot window, or to 0;
- * E_ARG, nothing forgotten, for what lies between (those tokens' exact rows are gone).  A basis
+ * E_ARG, nothing forgotten, for what lies between (those tokens' exact rows are gone, or they were
+ * dropped).  A basis
  * that was learned anew meanwhile ("/againR") stays. */
 kvcl_status kvcl_session_rewind(kvcl_session *session, uint32_t n_tokens);
 /* Copies a session with all its tokens: both go on from the same bits. */
@@ -302,6 +306,7 @@ typedef struct kvcl_cache_stats {
     double
         bits_per_elem; /* of the coded tokens: codes, scales, means, bases; 0 without lossy tiers */
     double bits_per_elem_all; /* of all tokens so far: the above, hot rows and sinks */
+    uint32_t n_dropped;       /* tokens that the next query does not read: see drop_oldest */
 } kvcl_cache_stats;
 
 void kvcl_session_cache_stats(const kvcl_session *session, kvcl_cache_stats *out);

@@ -51,8 +51,8 @@ void kvcl_page_map_free(kvcl_ctx *ctx, kvcl_page_map *m)
 
 uint32_t kvcl_page_map_run(const kvcl_page_map *m, uint32_t page, uint32_t end)
 {
-    if (m->n_segments == 1)
-        return end - page;
+    if (m->n_segments == 1) /* a ring's pages each in a slot of its own */
+        return kvcl_min_u32(end - page, m->n_slots);
     uint32_t slot = page % m->n_slots;
     uint32_t last = (slot / m->pages_per_segment + 1) * m->pages_per_segment;
     return kvcl_min_u32(end - page, kvcl_min_u32(last, m->n_slots) - slot);

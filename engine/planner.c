@@ -359,8 +359,28 @@ static kvcl_status refuse(planner *p, bool alone)
 
 /* ---- candidates ---------------------------------------------------------------------------- */
 
-/* True when the candidate fits; else its figures are noted. */
-static bool try_candidate(planner *p, const kvcl_cache_preset *preset)
+/* Gives the last tier as many pages as the budget allows, at least one; older tokens will be
+ * dropped.  False when there is no such tier or no room for a page. */
+static bool shorten(planner *p)
+{
+    kvcl_planner_choice *c = &p->plan.choice;
+    kvcl_planner_tier *last = &c->tiers[c->n_tiers - 1];
+    uint32_t low = 0, high = (last->tokens ? last->tokens : p->view->n_ctx) / PAGE + 1;
+    if (c->n_tiers == 1)
+        return false;
+    while (high - low > 1) {
+        uint32_t mid = low + (high - low) / 2;
+        last->tokens = mid * PAGE;
+        bool fits = weigh(p) == KVCL_OK && p->plan.sizes.cache_bytes <= p->wish->budget_bytes;
+        *(fits ? &low : &high) = mid;
+    }
+    last->tokens = low * PAGE;
+    return low > 0 && weigh(p) == KVCL_OK;
+}
+
+/* True when the candidate fits, if need be without its oldest tokens; else its figures are noted.
+ */
+static bool try_candidate(planner *p, const kvcl_cache_preset *preset, bool may_drop)
 {
     const uint64_t budget = p->wish->budget_bytes;
     fill_best(p, preset, p->view->n_ctx);
@@ -371,11 +391,12 @@ static bool try_candidate(planner *p, const kvcl_cache_preset *preset)
     }
     p->last = preset;
     uint64_t bytes = p->plan.sizes.cache_bytes;
-    if (budget && bytes > budget) {
+    if (budget && bytes > budget && !(may_drop && shorten(p))) {
         note_failure(p, KVCL_E_MEM, "%s: %.1f MiB, and --cache-mem is %.1f MiB", preset->name,
                      mib(bytes), mib(budget));
         return false;
     }
+    bytes = p->plan.sizes.cache_bytes;
     if (place(p))
         return true;
     uint32_t full = overfull(p, &p->plan.sizes);
@@ -442,6 +463,13 @@ static kvcl_status candidates(planner *p, const kvcl_cache_preset **first, size_
     return KVCL_OK;
 }
 
+/* Does a last tier have a number of tokens? */
+static bool bounded(const kvcl_cache_wish *w)
+{
+    return w->tier[KVCL_WISH_COLD].tokens > 0 ||
+           (!w->tier[KVCL_WISH_COLD].is_given && w->tier[KVCL_WISH_WARM].tokens > 0);
+}
+
 kvcl_status kvcl_planner_make(kvcl_ctx *ctx, const kvcl_cache_wish *wish,
                               const kvcl_planner_view *view, kvcl_planner_plan *out)
 {
@@ -449,8 +477,11 @@ kvcl_status kvcl_planner_make(kvcl_ctx *ctx, const kvcl_cache_wish *wish,
     const kvcl_cache_preset *first = kvcl_cache_presets;
     size_t n = 1;
     KVCL_TRY(candidates(&p, &first, &n));
+    KVCL_CHECK(ctx, !wish->drop_oldest || wish->budget_bytes || bounded(wish), KVCL_E_ARG,
+               "--drop-oldest: nothing says when the cache is full; give the cold tier a number of "
+               "tokens (--tier cold=quant4:4096) or the cache a size (--cache-mem)");
     for (size_t i = 0; i < n; i++)
-        if (try_candidate(&p, &first[i])) {
+        if (try_candidate(&p, &first[i], wish->drop_oldest && i + 1 == n)) {
             tell_choice(&p, &first[i], n > 1);
             *out = p.plan;
             return KVCL_OK;

@@ -34,6 +34,7 @@ typedef struct kvcl_cache_wish {
     uint64_t budget_bytes; /* of tiers in memory, sinks and means together; 0: none */
     const char *tier_dir;  /* of tiers on disk; NULL: not said.  borrows */
     uint32_t n_prompt;     /* tokens that will come first and at once; 0: not known */
+    bool drop_oldest;      /* the last tier may have fewer tokens than the context leaves it */
 } kvcl_cache_wish;
 
 /* What a tier on disk has for a device. */

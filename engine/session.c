@@ -73,6 +73,7 @@ kvcl_status kvcl_session_resolve(const kvcl_model *model, kvcl_session_options *
         .type_k = o->type_k,
         .type_v = o->type_v,
         .n_sink = o->n_sink,
+        .drop_oldest = o->drop_oldest,
     };
     return resolve_tiers(ctx, o, c);
 }

@@ -149,6 +149,11 @@ for way in '--tier hot=raw:64 --tier cold=quant2' '--tier hot=raw:64,cold=quant2
     good "$way" tiered $way
     same out smallest
 done
+good "--drop-oldest" kvcl run -m wide.gguf -f long.txt -n 12 --temp 0 --no-timings \
+    --tier hot=raw:64 --tier cold=quant4:64 --drop-oldest
+grep -q "tokens were dropped" err || fail "--drop-oldest says nothing"
+good "--cache-mem with --drop-oldest" kvcl plan -m wide.gguf -c 1024 --cache-mem 190k --drop-oldest
+grep -Eq 'cold=[a-z0-9.-]+:[0-9]+$' out || fail "--cache-mem with --drop-oldest: no tokens"
 KVCL_CACHE=smallest good "KVCL_CACHE" tiered
 same out smallest
 KVCL_TIER='hot=raw:64,cold=quant2' good "KVCL_TIER" tiered
@@ -298,6 +303,9 @@ bad 2 "cold=f32.*-ctk and -ctv" tier cold=f32
 bad 2 "hot tier is on the model's device" tier hot=cpu:scalar:raw:64,cold=quant4 --device cpu
 bad 2 "\-\-cache exact" tiered --cache exact --tier cold=quant4
 bad 2 "exact|balanced" tiered --cache tiny
+bad 2 "nothing says when" tiered --drop-oldest
+bad 1 "again.*leave out one" tier hot=raw:64,cold=spectral3/again2:64 --drop-oldest
+bad 2 "needs some bytes" tiered --cache-mem 0 --drop-oldest
 bad 2 "'lots' is not a size" tiered --cache-mem lots
 bad 2 "needs some bytes" tiered --cache-mem 0
 bad 6 "10.0 MiB\|\-\-cache-mem is 0.0 MiB.*raise" tiered --cache-mem 10k
