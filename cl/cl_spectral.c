@@ -93,9 +93,11 @@ kvcl_status kvcl_cl_spectral_dec(kvcl_queue *q, const kvcl_spectral_dec_args *a)
                 0,         a->type_k, a->type_v};
     bool turned = a->table.buf && a->pairing != KVCL_ROPE_NONE;
     kvcl_cl_launch l;
-    KVCL_TRY(begin(q, KVCL_CL_STEM_spectral, "kvcl_spectral_dec", &c, &l));
+    bool vector = kvcl_cl_caps_of(q)->vector_shape;
+    KVCL_TRY(begin(q, vector ? KVCL_CL_STEM_spectral_vec : KVCL_CL_STEM_spectral,
+                   vector ? "kvcl_spectral_dec_vec" : "kvcl_spectral_dec", &c, &l));
     kvcl_cl_arg_view(&l, a->table, sizeof(float));
     kvcl_cl_arg_u32(&l, turned ? a->n_rot : 0);
     kvcl_cl_arg_u32(&l, (uint32_t)a->pairing);
-    return run(&l, &c, false);
+    return run(&l, &c, vector);
 }

@@ -1,6 +1,6 @@
-// spectral_vec.cl - raw pages to spectral pages, vector shape.  Twin: cpu/spectral.c; the lane
-// shape, KVCL_SPEC and what is assumed: cl/spectral.cl; parts of a page:
-// cl/spectral_pages.cl; places: cl/spectral_vec_pages.cl; codes: cl/quant_pages.cl
+// spectral_vec.cl - raw pages to spectral pages and back, vector shape.  Twin: cpu/spectral.c; the
+// lane shape, KVCL_SPEC and what is assumed: cl/spectral.cl; parts of a page: cl/spectral_pages.cl;
+// places: cl/spectral_vec_pages.cl; codes: cl/quant_pages.cl
 //
 // One work-item per page and head: tokens in lanes while coefficients are made, then slots.
 
@@ -231,6 +231,134 @@ __kernel void kvcl_spectral_enc_vec(KVCL_SPECTRAL_PARAMS(__global const, __globa
         first = min(first, encode(&p, &w));
     }
     bad[bad_off + get_group_id(0)] = (int)first;
+}
+
+// ---- decoder ------------------------------------------------------------------------------------
+
+KVCL_SPECTRAL_DEFINE_WALSH(walsh_int, int)
+
+// Components x^ of all places to u: of K as integers, of V as floats.
+static void tokens_of(const kvcl_spectral_part *p, work *w)
+{
+    int16 tables[4];
+    kvcl_spectral_tables(tables);
+    for (uint i = 0; i < p->head.n_comp; i++) {
+        int16 a[VECTORS];
+        for (uint v = 0; v < VECTORS; v++) {
+            a[v] = kvcl_spectral_levels(p, tables, i, v) * kvcl_spectral_factors(p, i, v);
+            a[v] = p->of_v ? a[v] : (a[v] + 64) >> 7;
+        }
+        walsh_int(a);
+        for (uint v = 0; v < VECTORS; v++)
+            w->u[i][v] = p->of_v ? convert_float16(a[v]) : as_float16(a[v]);
+    }
+}
+
+// Sums over the components, dimensions d .. d + 3, two vectors of places from v on.
+#define DEFINE_SUMS(name, type, load, madd)                                                       \
+    static void name(const kvcl_spectral_part *p, const work *w, uint d, uint v, type##16(*h)[2]) \
+    {                                                                                             \
+        KVCL_UNROLL for (uint e = 0; e < 4; e++) { h[e][0] = h[e][1] = 0; }                       \
+        for (uint i = 0; i < p->head.n_comp; i++) {                                               \
+            __global const char *s = p->synth + (i / 4 * p->D + d) * 4 + i % 4;                   \
+            type##16 x0 = load(w->u[i][v]), x1 = load(w->u[i][v + 1]);                            \
+            KVCL_UNROLL for (uint e = 0; e < 4; e++)                                              \
+            {                                                                                     \
+                h[e][0] = madd((type##16)((type)s[4 * e]), x0, h[e][0]);                          \
+                h[e][1] = madd((type##16)((type)s[4 * e]), x1, h[e][1]);                          \
+            }                                                                                     \
+        }                                                                                         \
+    }
+#define AS_IT_IS(x) (x)
+#define INT_MADD(a, b, c) ((a) * (b) + (c))
+DEFINE_SUMS(sums_of_k, int, as_int16, INT_MADD)
+DEFINE_SUMS(sums_of_v, float, AS_IT_IS, fma)
+
+// Rows as they were before rotation to y, tokens in order.
+static void rows_of(const kvcl_spectral_page *p, work *w)
+{
+    float unit = p->s.of_v ? p->s.head.quantum * 0.0078125f : p->s.head.quantum; // 2^-7
+    tokens_of(&p->s, w);
+    for (uint d = 0; d < p->s.D; d += 4)
+        for (uint v = 0; v < VECTORS; v += 2) {
+            float16 h[4][2];
+            if (p->s.of_v) {
+                sums_of_v(&p->s, w, d, v, h);
+            } else {
+                int16 sums[4][2];
+                sums_of_k(&p->s, w, d, v, sums);
+                for (uint e = 0; e < 4; e++) {
+                    h[e][0] = convert_float16(sums[e][0]);
+                    h[e][1] = convert_float16(sums[e][1]);
+                }
+            }
+            for (uint e = 0; e < 4; e++)
+                for (uint j = 0; j < 2; j++)
+                    w->y[d + e][v + j] = kvcl_zero16(fma(unit * kvcl_spectral_norms(&p->s, v + j),
+                                                         h[e][j], (float16)(p->means[d + e])));
+        }
+    for (uint d = 0; d < p->s.D; d++)
+        kvcl_spectral_to_tokens(w->y[d]);
+}
+
+static void store16(const kvcl_spectral_page *p, uint at, float16 x)
+{
+    if (p->type == KVCL_F16)
+        vstore_half16_rte(x, 0, (__global half *)p->raw + at);
+    else
+        vstore16(x, 0, (__global float *)p->raw + at);
+}
+
+// Keys of tokens 16 v .. turned by their positions.
+static void turn16(const kvcl_turning *tn, uint v, work *w)
+{
+    for (uint i = 0; i < tn->n_rot / 2; i++) {
+        kvcl_pair at =
+            kvcl_pair_of(tn->pairing == KVCL_ROPE_HALVES ? i : 2 * i, tn->n_rot, tn->pairing);
+        float c[16], s[16];
+        for (uint j = 0; j < 16; j++) {
+            __global const float *cs = tn->table + (16 * v + j) * tn->n_rot + 2 * i;
+            c[j] = cs[0];
+            s[j] = cs[1];
+        }
+        float16 a = w->y[at.a][v], b = w->y[at.a + at.apart][v];
+        float16 c16 = vload16(0, c), s16 = vload16(0, s);
+        w->y[at.a][v] = kvcl_zero16(fma(a, c16, -(b * s16)));
+        w->y[at.a + at.apart][v] = kvcl_zero16(fma(b, c16, a * s16));
+    }
+}
+
+static void store_rows(const kvcl_spectral_page *p, const work *w)
+{
+    uint D = p->s.D;
+    for (uint v = 0; v < VECTORS; v++)
+        for (uint d = 0; d < D; d += 16) {
+            float16 x[16];
+            for (uint i = 0; i < 16; i++)
+                x[i] = w->y[d + i][v];
+            if (p->s.of_v)
+                transpose16(x);
+            for (uint i = 0; i < 16; i++)
+                store16(p, p->s.of_v ? (16 * v + i) * D + d : (d + i) * KVCL_TOKENS + 16 * v, x[i]);
+        }
+}
+
+__kernel void kvcl_spectral_dec_vec(KVCL_SPECTRAL_PARAMS(__global, __global const),
+                                    __global const float *table, ulong table_off, uint n_rot,
+                                    uint pairing)
+{
+    work w;
+    for (uint of_v = 0; of_v < 2; of_v++) {
+        kvcl_spectral_page p;
+        kvcl_spectral_page_of(&p, (uint)get_group_id(0), of_v, KVCL_SPECTRAL_ARGS);
+        kvcl_turning tn = {table + table_off, of_v ? 0 : n_rot, pairing};
+        if (tn.n_rot != 0)
+            tn.table += (ulong)p.page * KVCL_TOKENS * n_rot;
+        rows_of(&p, &w);
+        for (uint v = 0; v < VECTORS; v++)
+            turn16(&tn, v, &w);
+        store_rows(&p, &w);
+    }
 }
 
 #endif
