@@ -299,8 +299,7 @@ static void decode_v(const kvcl_rows *r, const kvcl_magnitudes *levels, uint t)
         x[i] = kvcl_stages_within(levels16(r, levels, r->D, KVCL_TOKENS, t, i * V));
     kvcl_fwht_across(x, n, r->log_b - 4);
     for (uint i = 0; i < n; i++)
-        store16(r, t * r->D + i * V,
-                kvcl_zero16(fma(step, x[i], vload16(0, r->means + i * V))));
+        store16(r, t * r->D + i * V, kvcl_zero16(fma(step, x[i], vload16(0, r->means + i * V))));
 }
 
 __kernel void kvcl_quant_dec_vec(KVCL_QUANT_PARAMS(__global, __global const),

@@ -102,8 +102,7 @@ static void kvcl_spectral_tokens(const kvcl_spectral_part *p, uint fold, uint fi
 // S[i][d] x[i], for components i .. i + 3.
 static int kvcl_spectral_four(const kvcl_spectral_part *p, __local const short *x, uint d, uint i)
 {
-    int4 s = convert_int4(vload4(i / 4 * p->D + d, p->synth)),
-         c = convert_int4(vload4(i / 4, x));
+    int4 s = convert_int4(vload4(i / 4 * p->D + d, p->synth)), c = convert_int4(vload4(i / 4, x));
     return (s.x * c.x + s.y * c.y) + (s.z * c.z + s.w * c.w);
 }
 

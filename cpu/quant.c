@@ -323,8 +323,8 @@ static void decode_k(const dec_task *t)
         if (s->form == KVCL_QUANT_CHANNEL) {
             for (uint32_t d = 0; d < D; d++)
                 x[d] =
-                    kvcl_zero(fmaf(kvcl_f16_to_f32(t->in.k_scales[d]),
-                                   (float)t->levels[k * D + d], kvcl_f16_to_f32(t->in.k_means[d])));
+                    kvcl_zero(fmaf(kvcl_f16_to_f32(t->in.k_scales[d]), (float)t->levels[k * D + d],
+                                   kvcl_f16_to_f32(t->in.k_means[d])));
         } else {
             from_levels(D, t->levels + k * D, t->in.k_scales[k], mean, x);
         }
