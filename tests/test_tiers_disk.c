@@ -48,7 +48,7 @@ START_TEST(a_file_has_the_bits_of_memory)
     float *want = NULL;
     for (unsigned disk = 0; disk < 4; disk++) {
         kvcl_session_options opt = options(_i, disk);
-        opt.n_batch = disk == 3 ? 7 : 512;
+        opt.n_batch = disk == 3 ? 64 : 512;
         if (opt.n_tiers == 2 && disk > 1 && disk != 3)
             continue;
         rig r = rig_open(d, &opt);
