@@ -91,7 +91,7 @@ static kvcl_status warm_up(kvcl_cache *c, kvcl_queue *q)
                            .scale = sh->scale};
         in.q.bytes = query_bytes;
         in.o.off += query_bytes, in.o.bytes -= query_bytes;
-        kvcl_tier_rows rows = {&c->l.hot, 0, 1, metric_of(c, t), NULL};
+        kvcl_tier_rows rows = {.pages = &c->l.hot, .n_learn = 1, .metric = metric_of(c, t)};
         KVCL_TRY(kvcl_tier_encode(t, c->coder ? c->coder : q, 0, &rows, 0, 1));
         KVCL_TRY(c->coder ? kvcl_queue_wait(c->coder) : KVCL_OK);
         KVCL_TRY(kvcl_tier_attend(t, q, 0, &in));
@@ -285,7 +285,8 @@ kvcl_status kvcl_cache_end(kvcl_cache *c, kvcl_queue *q, uint32_t n)
     for (uint32_t layer = 0; layer < n_layers && due > c->n_coded; layer++) {
         /* pages that are there whether or not they are coded ahead */
         uint32_t n_learn = kvcl_max_u32(c->l.opt.n_hot / KVCL_PAGE_TOKENS, 2) - 1;
-        kvcl_tier_rows rows = {&c->l.hot, layer, n_learn, {0}, &c->l.staging};
+        kvcl_tier_rows rows = {
+            .pages = &c->l.hot, .layer = layer, .n_learn = n_learn, .room = &c->l.staging};
         KVCL_TRY(code_pages(c, c->coder ? c->coder : q, layer, rows, NULL, due));
     }
     c->n_coded = kvcl_max_u32(c->n_coded, due);
@@ -322,7 +323,8 @@ static kvcl_status take_layer(kvcl_cache *c, kvcl_queue *q, uint32_t layer, cons
     uint32_t begin = c->l.opt.n_tiers && end > slots ? end - slots : 0;
     begin = kvcl_max_u32(begin, c->n_tokens / KVCL_PAGE_TOKENS);
     if (c->l.opt.n_tiers) {
-        kvcl_tier_rows rows = {src, 0, n / KVCL_PAGE_TOKENS, {0}, &c->l.staging};
+        kvcl_tier_rows rows = {
+            .pages = src, .n_learn = n / KVCL_PAGE_TOKENS, .room = &c->l.staging};
         KVCL_TRY(code_pages(c, q, layer, rows, from, kvcl_cache_pages_due(c, n)));
         KVCL_TRY(n >= KVCL_PAGE_TOKENS ? keep_sink(c, q, layer, src, 0) : KVCL_OK);
     }

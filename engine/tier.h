@@ -112,9 +112,10 @@ size_t kvcl_tier_scratch_bytes(const kvcl_tier_setup *setup, const kvcl_tier *ti
 /* A layer's exact rows. */
 typedef struct kvcl_tier_rows {
     const kvcl_raw_pages *pages;
-    uint32_t layer;   /* of pages */
-    uint32_t n_learn; /* pages from 0 on that are there whole: what a codec may learn from */
-    kvcl_view metric; /* moments of queries (ops_fit.h), or absent */
+    uint32_t layer;      /* of pages */
+    uint32_t n_learn;    /* pages from 0 on that are there whole: what a codec may learn from */
+    kvcl_view metric;    /* moments of queries (ops_fit.h), or absent */
+    uint32_t learn_from; /* the first of these; n_learn is the one behind the last */
     const kvcl_raw_pages *room; /* one layer of all pages that may be written below `begin`; NULL:
                                    bases stay as they are */
 } kvcl_tier_rows;

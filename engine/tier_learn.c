@@ -108,11 +108,12 @@ static kvcl_status make_mean(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
 {
     kvcl_view sums = kvcl_view_of(t->sums);
     kvcl_view mean = kvcl_tier_mean(t, t->means, kvcl_tier_n_means(&t->plan), layer, 0);
-    uint32_t n_tokens = rows->n_learn * KVCL_PAGE_TOKENS - t->n_sink;
+    uint32_t from = rows->learn_from, n_sink = from ? 0 : t->n_sink;
+    uint32_t n_tokens = (rows->n_learn - from) * KVCL_PAGE_TOKENS - n_sink;
     float factor = t->plan.by_block ? 0.0f : 1.0f / (float)n_tokens;
     KVCL_TRY(kvcl_view_zero(q, sums));
     if (!t->plan.by_block)
-        KVCL_TRY(each_run(t, q, rows, 0, rows->n_learn, sums, kvcl_tier_add_rows));
+        KVCL_TRY(each_run(t, q, rows, from, rows->n_learn, sums, kvcl_tier_add_rows));
     KVCL_TRY(kvcl_op_kv_mean(q, &(kvcl_kv_mean_args){.sums = sums,
                                                      .mean = mean,
                                                      .n = (uint32_t)(mean.bytes / sizeof(float)),
@@ -187,7 +188,7 @@ kvcl_status kvcl_tier_learn(kvcl_tier *t, kvcl_queue *q, uint32_t layer, const k
     if (t->plan.by_block)
         KVCL_TRY(learn_blocks(t, q, rows, mean, out));
     else
-        KVCL_TRY(learn_basis(t, q, rows, 0, rows->n_learn, mean, out));
+        KVCL_TRY(learn_basis(t, q, rows, rows->learn_from, rows->n_learn, mean, out));
     KVCL_TRY(kvcl_buf_write(q, basis.buf, basis.off, out, basis.bytes));
     if (!t->queue)
         return kvcl_queue_wait(q); /* `out` is written again for the next layer */

@@ -116,9 +116,9 @@ static kvcl_status decode_run(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
 }
 
 static kvcl_status decode_pages(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
-                                const kvcl_raw_pages *to, uint32_t end)
+                                const kvcl_raw_pages *to, uint32_t begin, uint32_t end)
 {
-    for (uint32_t page = 0, n; page < end; page += n) {
+    for (uint32_t page = begin, n; page < end; page += n) {
         n = kvcl_page_map_run(&to->map, page, end);
         n = kvcl_page_map_run(&t->map, page, page + n);
         n = t->queue || t->on_disk ? kvcl_min_u32(n, t->bounce_map.n_slots) : n;
@@ -205,9 +205,16 @@ static void count(kvcl_tier_drift *d, uint32_t page, double error)
     }
 }
 
+/* The first of the pages below `end` that the tier has not forgotten. */
+static uint32_t oldest(const kvcl_tier *t, uint32_t end)
+{
+    return end > t->map.n_slots ? end - t->map.n_slots : 0;
+}
+
 static kvcl_status measure(kvcl_tier *t, kvcl_queue *q, uint32_t layer, const kvcl_tier_rows *rows,
                            uint32_t begin, uint32_t end)
 {
+    begin = kvcl_max_u32(begin, oldest(t, end));
     for (uint32_t page = begin / MEASURED * MEASURED + MEASURED - 1; page < end; page += MEASURED) {
         double error;
         KVCL_TRY(measure_page(t, q, layer, rows, page, &error));
@@ -223,14 +230,16 @@ static kvcl_status learn_again(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
                                const kvcl_tier_rows *rows, uint32_t begin, uint32_t end)
 {
     kvcl_tier_drift before = t->drift[layer];
-    kvcl_tier_rows all = {.pages = rows->room, .n_learn = end};
+    uint32_t low = oldest(t, end);
+    kvcl_tier_rows all = {.pages = rows->room, .learn_from = low, .n_learn = end};
     if (before.has_metric)
         all.metric = kept_metric(t, layer);
-    KVCL_TRY(decode_pages(t, q, layer, rows->room, begin));
+    KVCL_TRY(decode_pages(t, q, layer, rows->room, low, begin));
     if (rows->room != rows->pages)
-        KVCL_TRY(kvcl_raw_pages_copy(q, rows->pages, rows->layer, rows->room, 0, begin, end));
+        KVCL_TRY(kvcl_raw_pages_copy(q, rows->pages, rows->layer, rows->room, 0,
+                                     kvcl_max_u32(begin, low), end));
     KVCL_TRY(kvcl_tier_learn(t, q, layer, &all));
-    KVCL_TRY(kvcl_tier_encode_pages(t, q, layer, &all, 0, end));
+    KVCL_TRY(kvcl_tier_encode_pages(t, q, layer, &all, low, end));
     t->drift[layer] = (kvcl_tier_drift){
         .n_learned = end, .n_refreshes = before.n_refreshes + 1, .has_metric = before.has_metric};
     return measure(t, q, layer, rows, begin, end);

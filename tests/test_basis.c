@@ -217,6 +217,31 @@ START_TEST(bases_that_follow_the_text)
 }
 END_TEST
 
+/* A tier that keeps few tokens learns from those that it has, wherever it is. */
+START_TEST(bases_of_a_warm_tier)
+{
+    test_dev *d = rig_last_row();
+    kvcl_session_options opt = rig_tiers(AGAIN, "quant4", 704);
+    kvcl_dev *other = NULL;
+    kvcl_cache_stats st;
+    rig_tier_model(false, 2);
+    rig r = rig_open(d, &opt);
+    float *want = play(d, &r);
+    kvcl_session_cache_stats(r.session, &st);
+    ck_assert_uint_gt(st.tiers[1].n_refreshes, 0);
+    rig_close(&r);
+    rig_ok(d, kvcl_device_open(d->ctx, "cpu:scalar", &other));
+    opt.tiers[1].dev = other;
+    r = rig_open(d, &opt);
+    float *got = play(d, &r);
+    rig_same("warm", want, got, N_DECODE * V);
+    rig_close(&r);
+    kvcl_device_close(other);
+    free(want);
+    free(got);
+}
+END_TEST
+
 /* Without it there is none; from nothing and in a fork all is as it was. */
 START_TEST(what_was_measured_goes_along)
 {
@@ -275,6 +300,7 @@ int main(void)
     tcase_add_test(c, bases_that_follow_the_text);
     if (!test_small()) {
         tcase_add_test(c, a_shared_prompt_of_several_bases);
+        tcase_add_test(c, bases_of_a_warm_tier);
         tcase_add_test(c, what_was_measured_goes_along);
     }
     suite_add_tcase(suite, c);
