@@ -109,6 +109,15 @@ for way in '--device cpu:scalar' '-t 3' '-b 7'; do
     figures b.csv >b
     same a b
 done
+# prompts one after the other: tokens behind the first one have met compressed ones
+good "eval in steps" eval_text --csv b.csv --prompt-step 100 --resume step.jsonl
+figures b.csv >b
+awk -F, 'NR > 1 { kl[$1] = $6 } END { exit !(kl["exact"] == 0 && kl["quant2"] > 0) }' b.csv ||
+    fail "eval in steps: figures in $(cat b.csv)"
+if cmp -s a b; then fail "eval in steps: as without"; fi
+good "steps that are prompts" eval_text --csv c.csv --prompt-step 300 --resume step.jsonl
+figures c.csv >c
+same a c
 good "eval as JSON" eval_text --json
 holds '"schema": "kvcl.eval/1"' out
 holds '"attention_error_of_layers"' out
