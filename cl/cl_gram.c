@@ -25,6 +25,7 @@ kvcl_status kvcl_cl_gram_pages(kvcl_queue *q, const kvcl_gram_pages_args *a)
     kvcl_cl_arg_u32(&l, a->fold);
     kvcl_cl_arg_u32(&l, a->n_kv_heads);
     kvcl_cl_arg_u32(&l, a->head_dim);
+    kvcl_cl_arg_u32(&l, a->join > 1 ? a->head_dim / a->join : a->head_dim);
     kvcl_cl_arg_u32(&l, (uint32_t)a->type_k);
     kvcl_cl_arg_u32(&l, (uint32_t)a->type_v);
     return run_tiles(&l, 2 * (size_t)a->n_kv_heads * a->fold, a->head_dim);

@@ -9,7 +9,7 @@
 typedef struct common {
     const kvcl_spectral_shape *shape;
     kvcl_view k, v, page_table, means, basis, pool, pool_table;
-    uint32_t first_page, n_pages, n_skip;
+    uint32_t first_page, n_pages, n_skip, join;
     kvcl_type type_k, type_v;
 } common;
 
@@ -32,6 +32,7 @@ static kvcl_status begin(kvcl_queue *q, kvcl_cl_stem stem, const char *kernel, c
     kvcl_cl_arg_u32(l, (uint32_t)c->type_k);
     kvcl_cl_arg_u32(l, (uint32_t)c->type_v);
     kvcl_cl_arg_u32(l, c->n_skip);
+    kvcl_cl_arg_u32(l, kvcl_spectral_raw_dim(c->shape, c->join));
     return KVCL_OK;
 }
 
@@ -62,9 +63,9 @@ static void add_chunk(kvcl_queue *q, const kvcl_spectral_shape *s, kvcl_cl_launc
 
 kvcl_status kvcl_cl_spectral_enc(kvcl_queue *q, const kvcl_spectral_enc_args *a)
 {
-    common c = {&a->shape, a->k,      a->v,          a->page_table, a->means,
-                a->basis,  a->pool,   a->pool_table, a->first_page, a->n_pages,
-                a->n_skip, a->type_k, a->type_v};
+    common c = {&a->shape, a->k,    a->v,          a->page_table, a->means,
+                a->basis,  a->pool, a->pool_table, a->first_page, a->n_pages,
+                a->n_skip, 0,       a->type_k,     a->type_v};
     bool vector = kvcl_cl_caps_of(q)->vector_shape;
     kvcl_cl_launch l;
     KVCL_TRY(begin(q, vector ? KVCL_CL_STEM_spectral_vec : KVCL_CL_STEM_spectral,
@@ -77,9 +78,9 @@ kvcl_status kvcl_cl_spectral_enc(kvcl_queue *q, const kvcl_spectral_enc_args *a)
 
 kvcl_status kvcl_cl_spectral_coef(kvcl_queue *q, const kvcl_spectral_coef_args *a)
 {
-    common c = {&a->shape, a->k,      a->v,          a->page_table, a->means,
-                a->basis,  a->coefs,  a->page_table, a->first_page, a->n_pages,
-                a->n_skip, a->type_k, a->type_v};
+    common c = {&a->shape, a->k,     a->v,          a->page_table, a->means,
+                a->basis,  a->coefs, a->page_table, a->first_page, a->n_pages,
+                a->n_skip, a->join,  a->type_k,     a->type_v};
     kvcl_cl_launch l;
     KVCL_TRY(begin(q, KVCL_CL_STEM_spectral, "kvcl_spectral_coef", &c, &l));
     add_chunk(q, &a->shape, &l);
@@ -88,9 +89,9 @@ kvcl_status kvcl_cl_spectral_coef(kvcl_queue *q, const kvcl_spectral_coef_args *
 
 kvcl_status kvcl_cl_spectral_dec(kvcl_queue *q, const kvcl_spectral_dec_args *a)
 {
-    common c = {&a->shape, a->k,      a->v,          a->page_table, a->means,
-                a->basis,  a->pool,   a->pool_table, a->first_page, a->n_pages,
-                0,         a->type_k, a->type_v};
+    common c = {&a->shape, a->k,    a->v,          a->page_table, a->means,
+                a->basis,  a->pool, a->pool_table, a->first_page, a->n_pages,
+                0,         a->join, a->type_k,     a->type_v};
     bool turned = a->table.buf && a->pairing != KVCL_ROPE_NONE;
     kvcl_cl_launch l;
     bool vector = kvcl_cl_caps_of(q)->vector_shape;

@@ -55,15 +55,17 @@ static void move_sums(__global float *gram, uint2 tile, uint D, uint store, floa
 // Raw pages of one head's K or V.
 typedef struct gram_source {
     __global const uchar *pool;
-    uint type, of_v, D, fold;
+    uint type, of_v, raw_dim, fold; // raw_dim: of a head of the pages
 } gram_source;
 
 // Dimension d of Walsh row r of the slot that begins at token t, of the head that begins at base.
 static float walsh_row(const gram_source *s, ulong base, uint t, uint d, uint r, float mean)
 {
     float v[8];
+    uint head = d / s->raw_dim, rest = kvcl_rest(d, head, s->raw_dim);
     for (uint i = 0; i < s->fold; i++) {
-        uint at = s->of_v ? (t + i) * s->D + d : d * KVCL_TOKENS + t + i;
+        uint at = s->of_v ? (head * KVCL_TOKENS + t + i) * s->raw_dim + rest
+                          : d * KVCL_TOKENS + t + i;
         v[i] = kvcl_raw_load(s->type, s->pool, base + at) - mean;
     }
     for (uint n = s->fold; n > 1; n /= 2) {
@@ -78,14 +80,14 @@ __kernel void kvcl_gram_pages(__global const uchar *k, ulong k_off, __global con
                               ulong v_off, __global const int *pages, ulong pages_off,
                               __global const float *mean, ulong mean_off, __global float *gram,
                               ulong gram_off, uint n_tokens, uint n_skip, uint fold,
-                              uint n_kv_heads, uint D, uint type_k, uint type_v)
+                              uint n_kv_heads, uint D, uint raw_dim, uint type_k, uint type_v)
 {
     __local float sides[2 * ROWS * TILE];
     uint lid = (uint)get_local_id(0), matrix = (uint)get_group_id(0);
     uint head = matrix / fold, r = kvcl_rest(matrix, head, fold), of_v = head >= n_kv_heads;
     uint hk = of_v ? head - n_kv_heads : head, slots = KVCL_TOKENS / fold;
     uint2 tile = tile_at((uint)get_group_id(1));
-    gram_source s = {of_v ? v + v_off : k + k_off, of_v ? type_v : type_k, of_v, D, fold};
+    gram_source s = {of_v ? v + v_off : k + k_off, of_v ? type_v : type_k, of_v, raw_dim, fold};
     float sum[16];
     gram += gram_off + (ulong)matrix * D * D;
     mean += mean_off + head * D;

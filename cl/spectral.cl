@@ -22,7 +22,7 @@ typedef kvcl_spectral_page part;
 
 static float raw_value(const part *p, uint t, uint d)
 {
-    uint at = p->s.of_v ? t * p->s.D + d : d * KVCL_TOKENS + t;
+    uint at = kvcl_spectral_raw_at(p, t, d);
     return p->type == KVCL_F16 ? vload_half(at, (__global const half *)p->raw)
                                : ((__global const float *)p->raw)[at];
 }
@@ -331,7 +331,7 @@ __kernel void kvcl_spectral_coef(KVCL_SPECTRAL_PARAMS(__global const, __global),
 
 static void store(const part *p, uint t, uint d, float x)
 {
-    uint at = p->s.of_v ? t * p->s.D + d : d * KVCL_TOKENS + t;
+    uint at = kvcl_spectral_raw_at(p, t, d);
     if (p->type == KVCL_F16)
         vstore_half_rte(x, at, (__global half *)p->raw);
     else
@@ -394,14 +394,15 @@ static void decode(const part *p, const kvcl_turning *tn, __local int *x, __loca
         {
             uint t = p->s.of_v ? at / D : at % CHUNK,
                  d = p->s.of_v ? kvcl_rest(at, t, D) : at / CHUNK;
+            uint of_head = kvcl_rest(d, d / p->raw_dim, p->raw_dim);
             float v = z[t * D + d];
-            if (d < tn->n_rot) {
-                kvcl_pair pair = kvcl_pair_of(d, tn->n_rot, tn->pairing);
+            if (of_head < tn->n_rot) {
+                kvcl_pair pair = kvcl_pair_of(of_head, tn->n_rot, tn->pairing);
                 __global const float *cs = tn->table + (t0 + t) * tn->n_rot + 2 * pair.i;
+                uint a = t * D + d - of_head + pair.a;
                 float2 turned =
-                    kvcl_turn((float2)(z[t * D + pair.a], z[t * D + pair.a + pair.apart]),
-                              (float2)(cs[0], cs[1]));
-                v = kvcl_zero(d == pair.a ? turned.x : turned.y);
+                    kvcl_turn((float2)(z[a], z[a + pair.apart]), (float2)(cs[0], cs[1]));
+                v = kvcl_zero(of_head == pair.a ? turned.x : turned.y);
             }
             store(p, t0 + t, d, v);
         }

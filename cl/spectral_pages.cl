@@ -128,6 +128,7 @@ typedef struct kvcl_spectral_page {
     __global uchar *raw;
     __global const float *means; // [D]
     uint type, page, n_skip;
+    uint raw_dim; // of a head of raw pages; D is a multiple
 } kvcl_spectral_page;
 
 #define KVCL_SPECTRAL_PARAMS(IN, OUT)                                                      \
@@ -135,11 +136,11 @@ typedef struct kvcl_spectral_page {
         ulong pages_off, __global const float *means, ulong means_off,                     \
         __global const uchar *basis, ulong basis_off, OUT uchar *pool, ulong pool_off,     \
         __global const int *slots, ulong slots_off, uint n_kv_heads, uint D, uint words_k, \
-        uint words_v, uint first_page, uint type_k, uint type_v, uint n_skip
+        uint words_v, uint first_page, uint type_k, uint type_v, uint n_skip, uint raw_dim
 #define KVCL_SPECTRAL_ARGS                                                                      \
     (__global uchar *)k, k_off, (__global uchar *)v, v_off, pages, pages_off, means, means_off, \
         basis, basis_off, (__global uchar *)pool, pool_off, slots, slots_off, n_kv_heads, D,    \
-        words_k, words_v, first_page, type_k, type_v, n_skip
+        words_k, words_v, first_page, type_k, type_v, n_skip, raw_dim
 
 // Work-group `group`'s; of_v: V.
 static void kvcl_spectral_page_of(kvcl_spectral_page *p, uint group, uint of_v,
@@ -154,6 +155,15 @@ static void kvcl_spectral_page_of(kvcl_spectral_page *p, uint group, uint of_v,
     p->page = first_page + i;
     p->means = means + means_off + (of_v * n_kv_heads + hk) * D;
     p->n_skip = p->page == 0 ? n_skip : 0;
+    p->raw_dim = raw_dim;
+}
+
+// Element of a raw page: V's heads come one after the other, whatever rows they are joined to.
+static uint kvcl_spectral_raw_at(const kvcl_spectral_page *p, uint t, uint d)
+{
+    uint head = d / p->raw_dim;
+    return p->s.of_v ? (head * KVCL_TOKENS + t) * p->raw_dim + kvcl_rest(d, head, p->raw_dim)
+                     : d * KVCL_TOKENS + t;
 }
 
 // A slot's norm, as a half's bits, by its sums: of squares of values by their amplitudes, of u^2,

@@ -309,22 +309,23 @@ static void store16(const kvcl_spectral_page *p, uint at, float16 x)
         vstore16(x, 0, (__global float *)p->raw + at);
 }
 
-// Keys of tokens 16 v .. turned by their positions.
-static void turn16(const kvcl_turning *tn, uint v, work *w)
+// Keys of tokens 16 v .. of the head from dimension `first` on turned by their positions.
+static void turn16(const kvcl_turning *tn, uint v, uint first, work *w)
 {
     for (uint i = 0; i < tn->n_rot / 2; i++) {
         kvcl_pair at =
             kvcl_pair_of(tn->pairing == KVCL_ROPE_HALVES ? i : 2 * i, tn->n_rot, tn->pairing);
+        uint one = first + at.a, other = one + at.apart;
         float c[16], s[16];
         for (uint j = 0; j < 16; j++) {
             __global const float *cs = tn->table + (16 * v + j) * tn->n_rot + 2 * i;
             c[j] = cs[0];
             s[j] = cs[1];
         }
-        float16 a = w->y[at.a][v], b = w->y[at.a + at.apart][v];
+        float16 a = w->y[one][v], b = w->y[other][v];
         float16 c16 = vload16(0, c), s16 = vload16(0, s);
-        w->y[at.a][v] = kvcl_zero16(fma(a, c16, -(b * s16)));
-        w->y[at.a + at.apart][v] = kvcl_zero16(fma(b, c16, a * s16));
+        w->y[one][v] = kvcl_zero16(fma(a, c16, -(b * s16)));
+        w->y[other][v] = kvcl_zero16(fma(b, c16, a * s16));
     }
 }
 
@@ -339,7 +340,10 @@ static void store_rows(const kvcl_spectral_page *p, const work *w)
             if (p->s.of_v)
                 transpose16(x);
             for (uint i = 0; i < 16; i++)
-                store16(p, p->s.of_v ? (16 * v + i) * D + d : (d + i) * KVCL_TOKENS + 16 * v, x[i]);
+                store16(p,
+                        p->s.of_v ? kvcl_spectral_raw_at(p, 16 * v + i, d)
+                                  : kvcl_spectral_raw_at(p, 16 * v, d + i),
+                        x[i]);
         }
 }
 
@@ -356,7 +360,8 @@ __kernel void kvcl_spectral_dec_vec(KVCL_SPECTRAL_PARAMS(__global, __global cons
             tn.table += (ulong)p.page * KVCL_TOKENS * n_rot;
         rows_of(&p, &w);
         for (uint v = 0; v < VECTORS; v++)
-            turn16(&tn, v, &w);
+            for (uint d = 0; d < D; d += raw_dim)
+                turn16(&tn, v, d, &w);
         store_rows(&p, &w);
     }
 }

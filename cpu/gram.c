@@ -23,7 +23,7 @@ static void add_rows(const float *x, size_t pitch, uint32_t first, uint32_t end,
 static void page_rows(const kvcl_gram_pages_args *a, bool of_v, uint32_t page, uint32_t hk,
                       float *y)
 {
-    uint32_t D = a->head_dim, Hk = a->n_kv_heads;
+    uint32_t D = a->head_dim, Hk = a->n_kv_heads, raw_dim = a->join > 1 ? D / a->join : D;
     const int32_t *slots = kvcl_cpu_ptr(a->page_table);
     const void *pool = kvcl_cpu_ptr(of_v ? a->v : a->k);
     const float *mean = (const float *)kvcl_cpu_ptr(a->mean) + (of_v ? Hk + hk : hk) * D;
@@ -32,7 +32,7 @@ static void page_rows(const kvcl_gram_pages_args *a, bool of_v, uint32_t page, u
         for (uint32_t t = 0; t < KVCL_TOKENS; t += a->fold) {
             float slot[KVCL_MAX_FOLD];
             for (uint32_t i = 0; i < a->fold; i++) {
-                size_t at = of_v ? (t + i) * D + d : d * KVCL_TOKENS + t + i;
+                size_t at = kvcl_cpu_raw_at(of_v, raw_dim, t + i, d);
                 slot[i] = kvcl_cpu_load(of_v ? a->type_v : a->type_k, pool, base + at) - mean[d];
             }
             kvcl_cpu_fwht_row(slot, a->fold);

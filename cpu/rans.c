@@ -1,4 +1,5 @@
-// rans.c - the entropy coder of pages: interleaved rANS.  Kernels: cl/rans.cl; SIMD:
+// rans.c - the entropy coder of pages: interleaved rANS; its encoder stands in
+// engine/rans_enc.c, since hosts code bases with it, too.  Kernels: cl/rans.cl; SIMD:
 // cpu/simd_rans.c
 //
 // Words are a stack, so that both directions work forward in memory's terms: the encoder appends,
@@ -9,52 +10,11 @@
 
 #include <assert.h>
 
-#define MAX_TAIL_STEPS 255u
-
 // A value takes at most 20.1 bits, less than 4/3 words (engine/rans_model.c); a vector may be
 // stored beyond the last.
 _Static_assert(KVCL_RANS_MAX_VALUES / 3 * 8 + 256 <= KVCL_CPU_SCRATCH_BYTES, "a page's words");
 
 // ---- steps --------------------------------------------------------------------------------------
-
-// Entry of value (or slot) number `index` in the model of element i.
-static uint32_t entry_of(const kvcl_rans_coder *c, uint32_t i, uint32_t index)
-{
-    return c->table[c->models[i / c->n_cols] * KVCL_RANS_WORDS + index];
-}
-
-// Makes room in a state that must be below `limit`.
-static uint32_t push(uint32_t x, uint32_t limit, uint16_t *words, uint32_t *n)
-{
-    if (x < limit)
-        return x;
-    words[(*n)++] = (uint16_t)x;
-    return x >> 16;
-}
-
-static void encode_step(kvcl_rans_coder *c, const int8_t *values, uint32_t i, uint32_t lanes,
-                        uint16_t *words, uint32_t *n)
-{
-    for (uint32_t j = 0; j < lanes; j++) {
-        uint32_t v = (uint8_t)values[i + j];
-        if (kvcl_rans_escapes(entry_of(c, i + j, v)))
-            c->x[j] = push(c->x[j], 1u << 24, words, n) << 8 | v;
-    }
-    for (uint32_t j = 0; j < lanes; j++) {
-        uint32_t e = entry_of(c, i + j, (uint8_t)values[i + j]), f = kvcl_rans_freq(e);
-        uint32_t x = push(c->x[j], f << 20, words, n);
-        c->x[j] = (x / f << 12) + kvcl_rans_place(e) + x % f;
-    }
-}
-
-void kvcl_cpu_rans_encode(kvcl_rans_coder *c, const int8_t *values, uint32_t first, uint32_t end,
-                          uint32_t lanes, uint16_t *words, uint32_t *n)
-{
-    for (uint32_t i = kvcl_div_up(end, lanes) * lanes; i > first;) {
-        i -= lanes;
-        encode_step(c, values, i, kvcl_min_u32(lanes, end - i), words, n);
-    }
-}
 
 // Fills a state up.
 static uint32_t pop(uint32_t x, const uint16_t *words, int32_t *n)
@@ -69,7 +29,7 @@ static void decode_step(kvcl_rans_coder *c, int8_t *values, uint32_t i, uint32_t
 {
     uint32_t escaped = 0;
     for (uint32_t j = lanes; j-- > 0;) {
-        uint32_t e = entry_of(c, i + j, KVCL_RANS_SLOTS + c->x[j] % 4096);
+        uint32_t e = kvcl_rans_entry(c, i + j, KVCL_RANS_SLOTS + c->x[j] % 4096);
         values[i + j] = (int8_t)(uint8_t)e;
         escaped |= kvcl_rans_escapes(e) << j;
         c->x[j] = pop(kvcl_rans_freq(e) * (c->x[j] >> 12) + kvcl_rans_place(e), words, n);
@@ -108,74 +68,6 @@ static bool models_known(const kvcl_rans_coder *c, uint32_t n_rows)
     return most < KVCL_RANS_MODELS;
 }
 
-// The first value of the tail.
-static uint32_t tail_begin(uint32_t n, uint32_t steps)
-{
-    return steps == 0 ? n : KVCL_RANS_LANES * (kvcl_div_up(n, KVCL_RANS_LANES) - steps);
-}
-
-// Encodes as many steps' values into the slack of the lanes as fit; returns how many.
-static uint32_t encode_tail(kvcl_rans_coder *c, const int8_t *values, uint32_t n)
-{
-    uint16_t words[KVCL_RANS_SPARE + 2 * KVCL_RANS_LANES];
-    uint32_t most = kvcl_min_u32(MAX_TAIL_STEPS, kvcl_div_up(n, KVCL_RANS_LANES));
-    uint32_t steps = 0, height = 0;
-    for (uint32_t j = 0; j < KVCL_RANS_LANES; j++)
-        c->x[j] = KVCL_RANS_LOW;
-    for (; steps < most; steps++) {
-        kvcl_rans_coder more = *c;
-        uint32_t h = height;
-        kvcl_cpu_rans_encode(&more, values, tail_begin(n, steps + 1), tail_begin(n, steps),
-                             KVCL_RANS_TAIL_LANES, words, &h);
-        if (h > KVCL_RANS_SPARE)
-            break;
-        *c = more;
-        height = h;
-    }
-    for (uint32_t k = 0; k < height; k++)
-        c->x[KVCL_RANS_LANES - height + k] |= words[k];
-    return steps;
-}
-
-// Bytes of a stream: a state's top byte is stored when it is not zero, as every other's is.
-static uint32_t stream_bytes(uint32_t height, uint32_t tall)
-{
-    return KVCL_RANS_LEAST + 2 * height + (uint32_t)__builtin_popcount(tall);
-}
-
-// The head and what follows the words.
-static void write_states(const kvcl_rans_coder *c, uint32_t tall, uint32_t steps, uint32_t height,
-                         unsigned char *slot)
-{
-    unsigned char *end = slot + KVCL_RANS_HEAD + 2 * height;
-    memcpy(slot, &tall, sizeof tall);
-    *end++ = (unsigned char)steps;
-    for (uint32_t j = 0; j < KVCL_RANS_LANES; j++) {
-        uint16_t low = (uint16_t)c->x[j];
-        memcpy(slot + 4 + 2 * j, &low, sizeof low);
-        slot[68 + j] = (unsigned char)(c->x[j] >> 16);
-        if (tall >> j & 1)
-            *end++ = (unsigned char)(c->x[j] >> 24);
-    }
-}
-
-// Returns the stream's bytes; 0 when it does not fit.
-static uint32_t encode_page(kvcl_rans_coder *c, const int8_t *values, uint32_t n,
-                            kvcl_rans_encode_fn encode, uint16_t *words, unsigned char *slot,
-                            uint32_t slot_bytes)
-{
-    uint32_t height = 0, tall = 0, steps = encode_tail(c, values, n);
-    encode(c, values, 0, tail_begin(n, steps), KVCL_RANS_LANES, words, &height);
-    for (uint32_t j = 0; j < KVCL_RANS_LANES; j++)
-        tall |= (uint32_t)(c->x[j] >> 24 != 0) << j;
-    uint32_t bytes = stream_bytes(height, tall);
-    if (bytes > slot_bytes)
-        return 0;
-    write_states(c, tall, steps, height, slot);
-    memcpy(slot + KVCL_RANS_HEAD, words, height * sizeof *words);
-    return bytes;
-}
-
 void kvcl_cpu_rans_enc_pages(const kvcl_rans_enc_args *a, kvcl_cpu_part *p,
                              kvcl_rans_encode_fn encode)
 {
@@ -189,13 +81,13 @@ void kvcl_cpu_rans_enc_pages(const kvcl_rans_enc_args *a, kvcl_cpu_part *p,
         slot += (size_t)page * a->slot_bytes;
         used[page] = 0;
         if (models_known(&c, a->shape.n_rows))
-            used[page] = encode_page(&c, values, n, encode, words, slot, a->slot_bytes);
+            used[page] = kvcl_rans_encode_page(&c, values, n, encode, words, slot, a->slot_bytes);
     }
 }
 
 void kvcl_cpu_rans_enc(const void *args, kvcl_cpu_part *p)
 {
-    kvcl_cpu_rans_enc_pages(args, p, kvcl_cpu_rans_encode);
+    kvcl_cpu_rans_enc_pages(args, p, kvcl_rans_encode);
 }
 
 // True when the tail is what an encoder makes, and begins as an encoder begins.
@@ -224,7 +116,7 @@ static bool read_states(kvcl_rans_coder *c, const unsigned char *stream, uint32_
     if (bytes < KVCL_RANS_LEAST)
         return false;
     memcpy(&tall, stream, sizeof tall);
-    uint32_t least = stream_bytes(0, tall);
+    uint32_t least = kvcl_rans_stream_bytes(0, tall);
     if (bytes < least || (bytes - least) % 2 != 0)
         return false;
     *height = (int32_t)((bytes - least) / 2);
@@ -247,7 +139,7 @@ static bool decode_page(kvcl_rans_coder *c, const unsigned char *stream, uint32_
     uint32_t steps;
     if (!read_states(c, stream, bytes, &height, &steps) || steps > kvcl_div_up(n, KVCL_RANS_LANES))
         return false;
-    uint32_t n_main = tail_begin(n, steps);
+    uint32_t n_main = kvcl_rans_tail_begin(n, steps);
     decode(c, values, 0, n_main, KVCL_RANS_LANES,
            (const uint16_t *)(const void *)(stream + KVCL_RANS_HEAD), &height);
     return height == 0 && decode_tail(c, values, n_main, n);

@@ -4,26 +4,14 @@
 #define KVCL_CPU_RANS_H
 
 #include "cpu_int.h"
+#include "rans_enc.h"
 
-typedef struct kvcl_rans_coder {
-    const uint32_t *table; /* of all models */
-    const uint8_t *models; /* of the rows */
-    uint32_t n_cols;
-    uint32_t x[32]; /* states */
-} kvcl_rans_coder;
-
-/* Encodes values[first .. end - 1], from the last to the first, in `lanes` lanes; first is a
- * multiple of lanes.  words: the stack, with room for 2 (end - first + 32) more; *n: its height. */
-typedef void (*kvcl_rans_encode_fn)(kvcl_rans_coder *c, const int8_t *values, uint32_t first,
-                                    uint32_t end, uint32_t lanes, uint16_t *words, uint32_t *n);
 /* The way back.  Words that are missing are zeros, and *n goes below 0.  In front of words[0] are
  * KVCL_RANS_HEAD bytes that may be read. */
 typedef void (*kvcl_rans_decode_fn)(kvcl_rans_coder *c, int8_t *values, uint32_t first,
                                     uint32_t end, uint32_t lanes, const uint16_t *words,
                                     int32_t *n);
 
-void kvcl_cpu_rans_encode(kvcl_rans_coder *c, const int8_t *values, uint32_t first, uint32_t end,
-                          uint32_t lanes, uint16_t *words, uint32_t *n);
 void kvcl_cpu_rans_decode(kvcl_rans_coder *c, int8_t *values, uint32_t first, uint32_t end,
                           uint32_t lanes, const uint16_t *words, int32_t *n);
 

@@ -15,6 +15,13 @@ void kvcl_cpu_norm_row(const kvcl_norm_spec *spec, const float *x, float *out, u
 /* The activation quantiser: codes [n], scales [n / 32]. */
 void kvcl_cpu_quant_row(const float *x, int8_t *codes, float *scales, uint32_t n);
 
+/* Element of dimension d of token t, counted from where a head's raw page begins.  d may go on into
+ * the heads behind it, each of raw_dim. */
+static inline size_t kvcl_cpu_raw_at(bool of_v, uint32_t raw_dim, uint32_t t, uint32_t d)
+{
+    return of_v ? ((size_t)(d / raw_dim) * KVCL_PAGE_TOKENS + t) * raw_dim + d % raw_dim
+                : (size_t)d * KVCL_PAGE_TOKENS + t;
+}
 /* Element `at` of a pool of F16 or F32. */
 float kvcl_cpu_load(kvcl_type type, const void *pool, size_t at);
 void kvcl_cpu_store(kvcl_type type, void *pool, size_t at, float x);

@@ -5,6 +5,7 @@ set(KVCL_SIMD
     cpu/simd_glu.c cpu/simd_rope.c cpu/simd_kv.c cpu/simd_code.c cpu/simd_key.c
     cpu/simd_key_few.c cpu/simd_attn_quant.c cpu/simd_attn_scores.c cpu/simd_fwht.c
     cpu/simd_quant.c cpu/simd_gram.c cpu/simd_spectral_keys.c cpu/simd_attn_spectral.c
+    cpu/simd_spectral_dec.c
     cpu/simd_holo.c cpu/simd_rans.c cpu/simd_spectral.c cpu/simd_svd.c)
 
 function(kvcl_simd_path name)

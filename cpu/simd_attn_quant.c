@@ -44,6 +44,7 @@ static void begin_row(const aq_task *t, uint32_t index, uint32_t r, uint32_t at_
     v16_store(w->m, v16_set(-INFINITY));
     v16_store(w->l, v16_set(0.0f));
     v16_store(w->max, v16_set(0.0f));
+    v16_store(w->mult, v16_set(0.0f)); /* of pages that are not looked at: 0 times nothing is 0 */
     for (uint32_t c = 0; c < PAGES; c++)
         if (c < t->begin || c >= t->end)
             memset(t->w->z[r] + (size_t)c * D, 0, D * sizeof(float));

@@ -141,6 +141,7 @@ void KVCL_SIMD_FN(gram_pages)(const void *args, kvcl_cpu_part *p)
     const kvcl_gram_pages_args *a = args;
     const int32_t *slots = kvcl_cpu_ptr(a->page_table);
     uint32_t D = a->head_dim, Hk = a->n_kv_heads, fold = a->fold;
+    uint32_t raw_dim = a->join > 1 ? D / a->join : D;
     uint32_t blocks = kvcl_div_up(D, BLOCK_ROWS);
     size_t pitch = kvcl_align_up(D, V16_LANES);
     float *x = (float *)(void *)p->scratch, *y = x + KVCL_TOKENS * pitch;
@@ -164,7 +165,9 @@ void KVCL_SIMD_FN(gram_pages)(const void *args, kvcl_cpu_part *p)
             if (!of_v)
                 turn_page(x, D, pitch, y);
             for (uint32_t t = 0; of_v && t < KVCL_TOKENS; t++)
-                memcpy(y + t * pitch, x + (size_t)t * D, D * sizeof *y);
+                for (uint32_t d = 0; d < D; d += raw_dim)
+                    memcpy(y + t * pitch + d, x + (size_t)d * KVCL_TOKENS + (size_t)t * raw_dim,
+                           raw_dim * sizeof *y);
             walsh_slots(y, pitch, fold, mean);
             for (uint32_t r = 0; r < fold; r++) {
                 g.x = y + r * pitch;

@@ -20,6 +20,7 @@ void KVCL_SIMD_FN(override)(kvcl_cpu_op ops[KVCL_N_OPS])
     ops[KVCL_OP_ID_attn_quant] = (kvcl_cpu_op){KVCL_SIMD_FN(attn_quant), 1};
     ops[KVCL_OP_ID_spectral_enc] = (kvcl_cpu_op){KVCL_SIMD_FN(spectral_enc), 1};
     ops[KVCL_OP_ID_spectral_coef] = (kvcl_cpu_op){KVCL_SIMD_FN(spectral_coef), 1};
+    ops[KVCL_OP_ID_spectral_dec] = (kvcl_cpu_op){KVCL_SIMD_FN(spectral_dec), 1};
     ops[KVCL_OP_ID_attn_spectral] = (kvcl_cpu_op){KVCL_SIMD_FN(attn_spectral), 1};
     ops[KVCL_OP_ID_attn_holo] = (kvcl_cpu_op){KVCL_SIMD_FN(attn_holo), 1};
     ops[KVCL_OP_ID_block_enc] = (kvcl_cpu_op){KVCL_SIMD_FN(block_enc), 1};

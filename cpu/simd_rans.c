@@ -297,7 +297,7 @@ static void encode(kvcl_rans_coder *c, const int8_t *values, uint32_t first, uin
     cursor k = {c->models + row, i - row * c->n_cols, c->n_cols};
     __m256i x[VECS];
     assert(first == 0 && lanes == 8 * VECS);
-    kvcl_cpu_rans_encode(c, values, i, end, lanes, words, &height);
+    kvcl_rans_encode(c, values, i, end, lanes, words, &height);
     memcpy(x, c->x, sizeof x);
     for (; i > first; i -= lanes)
         encode_step(c->table, &k, x, values + i - lanes, words, &height);

@@ -47,6 +47,7 @@ static void load_rows(const enc_task *e, bool of_v)
     const unsigned char *p = kvcl_cpu_ptr(of_v ? a->v : a->k);
     const float *mean = kvcl_cpu_spectral_mean(&a->shape, a->means, of_v, e->hk);
     uint32_t D = e->x.D, skip = e->page == 0 ? a->n_skip : 0;
+    uint32_t raw_dim = kvcl_spectral_raw_dim(&a->shape, a->join);
     assert(p);
     p += kvcl_type_bytes(type, e->raw);
     for (uint32_t t = 0; t < KVCL_TOKENS; t += 16)
@@ -55,7 +56,8 @@ static void load_rows(const enc_task *e, bool of_v)
             KVCL_UNROLL
             for (uint32_t j = 0; j < 16; j++)
                 x[j] = load_raw(type, p,
-                                of_v ? (size_t)(t + j) * D + d : (size_t)(d + j) * KVCL_TOKENS + t);
+                                of_v ? kvcl_cpu_raw_at(true, raw_dim, t + j, d)
+                                     : (size_t)(d + j) * KVCL_TOKENS + t);
             if (of_v)
                 v16_transpose(x);
             KVCL_UNROLL

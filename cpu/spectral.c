@@ -166,12 +166,13 @@ typedef struct enc_task {
 static void load_rows(const enc_task *e, bool of_v)
 {
     uint32_t D = e->a.shape.head_dim, skip = e->page == 0 ? e->a.n_skip : 0;
+    uint32_t raw_dim = kvcl_spectral_raw_dim(&e->a.shape, e->a.join);
     kvcl_type type = of_v ? e->a.type_v : e->a.type_k;
     const void *pool = kvcl_cpu_ptr(of_v ? e->a.v : e->a.k);
     const float *mean = kvcl_cpu_spectral_mean(&e->a.shape, e->a.means, of_v, e->hk);
     for (uint32_t t = 0; t < KVCL_TOKENS; t++)
         for (uint32_t d = 0; d < D; d++) {
-            size_t at = e->raw + (of_v ? (size_t)t * D + d : (size_t)d * KVCL_TOKENS + t);
+            size_t at = e->raw + kvcl_cpu_raw_at(of_v, raw_dim, t, d);
             e->w->y[t * D + d] = t < skip ? 0.0f : kvcl_cpu_load(type, pool, at) - mean[d];
         }
 }
@@ -326,6 +327,7 @@ void kvcl_cpu_spectral_dec(const void *args, kvcl_cpu_part *p)
 {
     const kvcl_spectral_dec_args *a = args;
     uint32_t Hk = a->shape.n_kv_heads, D = a->shape.head_dim;
+    uint32_t raw_dim = kvcl_spectral_raw_dim(&a->shape, a->join);
     const int32_t *from = kvcl_cpu_ptr(a->pool_table), *to = kvcl_cpu_ptr(a->page_table);
     const float *table = kvcl_cpu_ptr(a->table);
     float *x = (float *)(void *)p->scratch;
@@ -342,13 +344,12 @@ void kvcl_cpu_spectral_dec(const void *args, kvcl_cpu_part *p)
             kvcl_cpu_spectral_keys(&in, mean, x);
         for (uint32_t t = 0; t < KVCL_TOKENS; t++) {
             float *row = x + t * D;
-            if (!of_v && table)
+            for (uint32_t d = 0; d < D && !of_v && table; d += raw_dim)
                 kvcl_cpu_turn(a->pairing, a->n_rot,
-                              table + ((size_t)page * KVCL_TOKENS + t) * a->n_rot, false, row);
+                              table + ((size_t)page * KVCL_TOKENS + t) * a->n_rot, false, row + d);
             for (uint32_t d = 0; d < D; d++)
                 kvcl_cpu_store(of_v ? a->type_v : a->type_k, kvcl_cpu_ptr(of_v ? a->v : a->k),
-                               raw + (of_v ? (size_t)t * D + d : (size_t)d * KVCL_TOKENS + t),
-                               row[d]);
+                               raw + kvcl_cpu_raw_at(of_v, raw_dim, t, d), row[d]);
         }
     }
 }

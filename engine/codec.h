@@ -77,6 +77,7 @@ typedef struct kvcl_codec_plan {
     bool by_block;      /* a basis for each block of 8 pages (page / 8) of a layer instead, learned
                          * from its rows; means are 0; later blocks get that of the last one */
     bool one_mean;      /* of a layer, instead of one for each epoch */
+    uint32_t join;      /* 0, or heads whose rows are one for the moments to learn from */
     size_t table_bytes; /* the same for all; 0: none, and no work nor fault */
     size_t encode_bytes, attend_bytes; /* of work */
     bool lossy;
@@ -88,7 +89,8 @@ typedef struct kvcl_codec_plan {
 /* What a codec with a basis learns it from: moments of a layer's rows less their mean (ops_fit.h),
  * on the host. */
 typedef struct kvcl_codec_moments {
-    const float *gram;   /* [2][Hk][fold][D][D] of n_slots slots */
+    const float *gram;   /* [2][Hk][fold][D][D] of n_slots slots; of joined heads: [2][Hk / join]
+                            [fold][D join][D join] */
     const float *metric; /* [Hk][D][D]: moments of queries before rotation; NULL: not known */
     const float *table;  /* the rotation table's rows of the distances below n_span that a fit looks
                           * at (spectral_fit.h); NULL without rotation */
@@ -132,6 +134,12 @@ typedef struct kvcl_codec_ops {
 static inline uint32_t kvcl_codec_learn_tokens(const kvcl_codec_plan *p)
 {
     return !p->basis_bytes ? 0 : p->spec.first ? p->spec.first : UINT32_MAX;
+}
+
+/* Heads of a row, and dimensions, as its moments are gathered. */
+static inline uint32_t kvcl_codec_join(const kvcl_codec_plan *p)
+{
+    return p->join > 1 ? p->join : 1;
 }
 
 extern const kvcl_codec_ops kvcl_codec_raw_ops, kvcl_codec_quant_ops, kvcl_codec_block_ops,

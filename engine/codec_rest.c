@@ -1,14 +1,15 @@
-/* codec_rest.c - pages at rest: the spectral code's basis, one step for a whole page, entropy coded
- * into slots of fixed size.  See codec.h; the arithmetic stands in ops_rest.h.
+/* codec_rest.c - pages at rest: rows of several KV heads in one basis, one step for a whole page,
+ * entropy coded into slots of fixed size.  See codec.h; the arithmetic stands in ops_rest.h.
  *
- * Pages are decoded to spectral pages of eight bits, some blocks at a time, and attended as such.
- */
+ * Pages are decoded to spectral pages of eight bits and these to raw ones, some blocks at a time,
+ * and attended as such. */
 #include "codec.h"
 
 #include "ctx.h"
 #include "rans_model.h"
 #include "shared.h"
 #include "spectral_rest.h"
+#include "types.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -17,6 +18,8 @@
 #define ENCODE_PAGES 8u              /* at most */
 #define ATTEND_PAGES 64u
 #define ALIGN 64u
+#define MAX_DIM 256u /* of a row */
+#define RAW KVCL_F16 /* what attention reads: as exact as the cache's raw pages are */
 /* Of rest_quant.  At the rates of interest .4 takes 8 % fewer bits than .5 for the same error; .35
  * and a choice by each value's own cost gain no more than another percent or two. */
 #define ROUND 0.4f
@@ -50,11 +53,21 @@ static bool parse(const char *name, kvcl_codec_spec *spec)
 
 /* ---- sizes --------------------------------------------------------------------------------- */
 
+/* Heads side by side in a row: as many as fit, a power of two.  One basis for two heads takes 20 to
+ * 27 % fewer bits than one for each (bench/JOURNAL.md). */
+static uint32_t join_of(const kvcl_kv_shape *s)
+{
+    uint32_t join = 1;
+    while (s->n_kv_heads % (2 * join) == 0 && 2 * join * s->head_dim <= MAX_DIM)
+        join *= 2;
+    return join;
+}
+
 static kvcl_spectral_shape spectral_of(const kvcl_codec_plan *p)
 {
     uint32_t words = p->shape.n_kv_heads * p->spec.fold * p->shape.head_dim / 4;
-    return (kvcl_spectral_shape){.n_kv_heads = p->shape.n_kv_heads,
-                                 .head_dim = p->shape.head_dim,
+    return (kvcl_spectral_shape){.n_kv_heads = p->shape.n_kv_heads / join_of(&p->shape),
+                                 .head_dim = p->shape.head_dim * join_of(&p->shape),
                                  .fold = p->spec.fold,
                                  .words_k = words,
                                  .words_v = words};
@@ -66,7 +79,7 @@ static kvcl_rest_shape rest_of(const kvcl_codec_plan *p, uint32_t n_pages)
     return (kvcl_rest_shape){.n_pages = n_pages,
                              .n_rows = rows,
                              .n_cols = 256 / p->spec.fold,
-                             .n_parts = 2 * p->shape.n_kv_heads,
+                             .n_parts = 2 * p->shape.n_kv_heads / join_of(&p->shape),
                              .page_bytes = (uint32_t)p->pool_bytes[0]};
 }
 
@@ -98,6 +111,20 @@ static tables tables_of(kvcl_view v)
     return t;
 }
 
+/* A layer's basis as ops_spectral.h has it; chunks of matrices that are not what a coder made. */
+typedef struct basis_work {
+    kvcl_view basis, bad;
+} basis_work;
+
+static basis_work basis_work_of(const kvcl_codec_plan *p, kvcl_view *v)
+{
+    kvcl_spectral_shape s = spectral_of(p);
+    basis_work w;
+    w.basis = take(v, kvcl_spectral_basis_bytes(&s));
+    w.bad = take(v, kvcl_rest_chunks(&s, false) * sizeof(uint32_t));
+    return w;
+}
+
 typedef struct encode_work {
     kvcl_view coefs, values, models, gains, rungs, used, streams;
 } encode_work;
@@ -118,7 +145,7 @@ static encode_work encode_work_of(const kvcl_rest_shape *s, uint32_t n, kvcl_vie
 }
 
 typedef struct attend_work {
-    kvcl_view pages, places, models, bad;
+    kvcl_view pages, places, models, bad, k, v;
     size_t stride; /* of pages */
 } attend_work;
 
@@ -127,11 +154,14 @@ static attend_work attend_work_of(const kvcl_codec_plan *p, uint32_t n, kvcl_vie
     attend_work w;
     size_t parts[4];
     kvcl_spectral_shape s = spectral_of(p);
+    size_t raw = kvcl_type_bytes(RAW, (size_t)KVCL_PAGE_TOKENS * s.n_kv_heads * s.head_dim);
     w.stride = kvcl_spectral_page_bytes(&s, parts);
     w.pages = take(v, n * w.stride);
     w.places = take(v, (size_t)n * 2 * sizeof(uint32_t));
     w.models = take(v, (size_t)n * (s.words_k + s.words_v));
     w.bad = take(v, n * sizeof(uint32_t));
+    w.k = take(v, n * raw);
+    w.v = take(v, n * raw);
     return w;
 }
 
@@ -139,6 +169,7 @@ static size_t encode_bytes(const kvcl_codec_plan *p, uint32_t n)
 {
     kvcl_view v = {0};
     kvcl_rest_shape s = rest_of(p, n);
+    basis_work_of(p, &v);
     encode_work_of(&s, n, &v);
     return v.off;
 }
@@ -146,6 +177,7 @@ static size_t encode_bytes(const kvcl_codec_plan *p, uint32_t n)
 static size_t attend_bytes(const kvcl_codec_plan *p, uint32_t n)
 {
     kvcl_view v = {0};
+    basis_work_of(p, &v);
     attend_work_of(p, n, &v);
     return v.off;
 }
@@ -185,7 +217,8 @@ static kvcl_status plan(kvcl_ctx *ctx, kvcl_codec_plan *p)
     p->part_bytes[0] = kvcl_rest_room(&rest);
     p->part_name[1] = "heads of pages";
     p->part_bytes[1] = kvcl_rest_head(&rest);
-    p->basis_bytes = kvcl_spectral_basis_bytes(&s) + (s.words_k + s.words_v) * sizeof(int16_t);
+    p->join = join_of(&p->shape);
+    p->basis_bytes = kvcl_rest_basis_layout(&s, p->spec.rate).bytes;
     tables_of((kvcl_view){0});
     v = tables_of(v).slots;
     p->table_bytes = v.off + v.bytes;
@@ -209,13 +242,21 @@ static void fill(const kvcl_codec_plan *p, void *out)
         slots[i] = (int32_t)i;
 }
 
-/* The two parts of what was learned. */
-static kvcl_view basis_of(const kvcl_codec_plan *p, kvcl_view basis, kvcl_view *scales)
+/* The part of a layer's basis that models of pages come from. */
+static kvcl_view scales_of(const kvcl_codec_plan *p, kvcl_view basis)
 {
     kvcl_spectral_shape s = spectral_of(p);
-    size_t bytes = kvcl_spectral_basis_bytes(&s);
-    *scales = (kvcl_view){basis.buf, basis.off + bytes, basis.bytes - bytes};
-    return (kvcl_view){basis.buf, basis.off, bytes};
+    kvcl_rest_basis at = kvcl_rest_basis_layout(&s, p->spec.rate);
+    return (kvcl_view){basis.buf, basis.off + at.scales, at.models - at.scales};
+}
+
+/* A layer's basis to work. */
+static kvcl_status open_basis(kvcl_queue *q, const kvcl_codec_plan *p,
+                              const kvcl_codec_pages *pages, const basis_work *w)
+{
+    kvcl_spectral_shape s = spectral_of(p);
+    return kvcl_spectral_rest_open(q, &s, p->spec.rate, pages->basis, tables_of(pages->tables).rans,
+                                   w->basis, w->bad);
 }
 
 /* Entries i .. i + n - 1 of a table of slots. */
@@ -258,13 +299,13 @@ static kvcl_status make_streams(kvcl_queue *q, const kvcl_rest_shape *s, const e
     return kvcl_op_rans_enc(q, &enc);
 }
 
-/* n pages from the i-th on. */
+/* n pages from the i-th on; work: behind the basis. */
 static kvcl_status encode_some(kvcl_queue *q, const kvcl_codec_plan *p, const kvcl_codec_raw *raw,
-                               const kvcl_codec_pages *out, uint32_t i, uint32_t n)
+                               const kvcl_codec_pages *out, kvcl_view basis, kvcl_view work,
+                               uint32_t i, uint32_t n)
 {
     uint32_t heads = p->shape.n_kv_heads;
     kvcl_rest_shape s = rest_of(p, n);
-    kvcl_view work = out->work, scales, basis = basis_of(p, out->basis, &scales);
     encode_work w = encode_work_of(&s, n, &work);
     tables t = tables_of(out->tables);
     KVCL_TRY(kvcl_op_spectral_coef(
@@ -278,9 +319,10 @@ static kvcl_status encode_some(kvcl_queue *q, const kvcl_codec_plan *p, const kv
                                       .first_page = raw->first_page + i,
                                       .n_pages = n,
                                       .n_skip = raw->n_skip,
+                                      .join = p->join,
                                       .type_k = raw->type_k,
                                       .type_v = raw->type_v}));
-    KVCL_TRY(make_streams(q, &s, &w, &t, scales, p->spec.fold));
+    KVCL_TRY(make_streams(q, &s, &w, &t, scales_of(p, out->basis), p->spec.fold));
     return kvcl_op_rest_store(
         q, &(kvcl_rest_store_args){.shape = s,
                                    .streams = w.streams,
@@ -298,9 +340,12 @@ static kvcl_status encode(kvcl_queue *q, const kvcl_codec_plan *p, const kvcl_co
                           const kvcl_codec_pages *out)
 {
     uint32_t most = encode_pages(p);
+    kvcl_view work = out->work;
+    basis_work w = basis_work_of(p, &work);
+    KVCL_TRY(open_basis(q, p, out, &w));
     for (uint32_t i = 0, n; i < raw->n_pages; i += n) {
         n = kvcl_min_u32(most, raw->n_pages - i);
-        KVCL_TRY(encode_some(q, p, raw, out, i, n));
+        KVCL_TRY(encode_some(q, p, raw, out, w.basis, work, i, n));
     }
     return KVCL_OK;
 }
@@ -310,34 +355,31 @@ static kvcl_status encode(kvcl_queue *q, const kvcl_codec_plan *p, const kvcl_co
 /* n pages from the i-th on, page first_page of the sequence, to spectral pages of 8 bits. */
 static kvcl_status open_pages(kvcl_queue *q, const kvcl_codec_plan *p,
                               const kvcl_codec_pages *pages, uint32_t first_page, uint32_t i,
-                              uint32_t n, attend_work *w_out)
+                              uint32_t n, const attend_work *w)
 {
     kvcl_rest_shape s = rest_of(p, n);
-    kvcl_view work = pages->work, scales, table = part_of(pages->table, i, n);
-    attend_work w = attend_work_of(p, n, &work);
+    kvcl_view table = part_of(pages->table, i, n);
     tables t = tables_of(pages->tables);
-    basis_of(p, pages->basis, &scales);
     KVCL_TRY(kvcl_op_rest_open(q, &(kvcl_rest_open_args){.shape = s,
                                                          .pool = pages->pool[0],
                                                          .pool_table = table,
-                                                         .scales = scales,
-                                                         .places = w.places,
-                                                         .models = w.models}));
-    KVCL_TRY(kvcl_op_rans_dec(q, &(kvcl_rans_dec_args){.shape = rans_of(&s, (uint32_t)w.stride),
+                                                         .scales = scales_of(p, pages->basis),
+                                                         .places = w->places,
+                                                         .models = w->models}));
+    KVCL_TRY(kvcl_op_rans_dec(q, &(kvcl_rans_dec_args){.shape = rans_of(&s, (uint32_t)w->stride),
                                                        .streams = pages->pool[0],
-                                                       .places = w.places,
-                                                       .models = w.models,
+                                                       .places = w->places,
+                                                       .models = w->models,
                                                        .table = t.rans,
-                                                       .values = w.pages,
-                                                       .bad = w.bad}));
-    *w_out = w;
+                                                       .values = w->pages,
+                                                       .bad = w->bad}));
     return kvcl_op_rest_norms(q, &(kvcl_rest_norms_args){.shape = s,
                                                          .pool = pages->pool[0],
                                                          .pool_table = table,
-                                                         .bad = w.bad,
-                                                         .out = w.pages,
+                                                         .bad = w->bad,
+                                                         .out = w->pages,
                                                          .fault = pages->fault,
-                                                         .stride_bytes = (uint32_t)w.stride,
+                                                         .stride_bytes = (uint32_t)w->stride,
                                                          .first_page = first_page});
 }
 
@@ -347,29 +389,58 @@ static uint32_t at_once(uint32_t most, uint32_t page, uint32_t end)
     return kvcl_min_u32(end, (page / most + 1) * most) - page;
 }
 
+/* n pages from the i-th on, page first_page of the sequence, to raw pages. */
+static kvcl_status decode_some(kvcl_queue *q, const kvcl_codec_plan *p,
+                               const kvcl_codec_pages *pages, kvcl_view basis, kvcl_view work,
+                               const kvcl_codec_raw *out, bool unrotated, uint32_t i)
+{
+    uint32_t n = out->n_pages;
+    attend_work w = attend_work_of(p, n, &work);
+    KVCL_TRY(open_pages(q, p, pages, out->first_page, i, n, &w));
+    return kvcl_op_spectral_dec(
+        q, &(kvcl_spectral_dec_args){.shape = spectral_of(p),
+                                     .pool = w.pages,
+                                     .pool_table = part_of(tables_of(pages->tables).slots, 0, n),
+                                     .means = pages->means,
+                                     .basis = basis,
+                                     .k = out->k,
+                                     .v = out->v,
+                                     .page_table = out->page_table,
+                                     .table = unrotated ? (kvcl_view){0} : pages->rope,
+                                     .first_page = out->first_page,
+                                     .n_pages = n,
+                                     .n_rot = p->shape.n_rot,
+                                     .join = p->join,
+                                     .pairing = p->shape.pairing,
+                                     .type_k = out->type_k,
+                                     .type_v = out->type_v});
+}
+
 static kvcl_status attend(kvcl_queue *q, const kvcl_codec_plan *p, const kvcl_codec_pages *pages,
                           const kvcl_attn_in *in)
 {
     uint32_t first = in->begin / KVCL_PAGE_TOKENS, end = kvcl_div_up(in->end, KVCL_PAGE_TOKENS);
     uint32_t most = attend_pages(p);
-    kvcl_view scales, basis = basis_of(p, pages->basis, &scales);
+    kvcl_view work = pages->work;
+    tables t = tables_of(pages->tables);
+    basis_work b = basis_work_of(p, &work);
+    if (in->begin < in->end)
+        KVCL_TRY(open_basis(q, p, pages, &b));
     for (uint32_t page = first, n; page < end && in->begin < in->end; page += n) {
-        attend_work w;
         n = at_once(most, page, end);
-        KVCL_TRY(open_pages(q, p, pages, page, page - first, n, &w));
-        kvcl_attn_spectral_args a = {.in = *in,
-                                     .shape = spectral_of(p),
-                                     .pool = w.pages,
-                                     .means = pages->means,
-                                     .basis = basis,
-                                     .table = pages->rope,
-                                     .n_rot = p->shape.n_rot,
-                                     .pairing = p->shape.pairing};
-        a.in.page_table = part_of(tables_of(pages->tables).slots, 0, n);
+        kvcl_view rest = work;
+        attend_work w = attend_work_of(p, n, &rest);
+        kvcl_codec_raw raw = {.k = w.k, .v = w.v, .type_k = RAW, .type_v = RAW};
+        raw.page_table = part_of(t.slots, 0, n);
+        raw.first_page = page;
+        raw.n_pages = n;
+        KVCL_TRY(decode_some(q, p, pages, b.basis, work, &raw, false, page - first));
+        kvcl_attn_raw_args a = {.in = *in, .k = w.k, .v = w.v, .type_k = RAW, .type_v = RAW};
+        a.in.page_table = raw.page_table;
         a.in.begin = kvcl_max_u32(in->begin, page * KVCL_PAGE_TOKENS);
         a.in.end = kvcl_min_u32(in->end, (page + n) * KVCL_PAGE_TOKENS);
         a.in.first_part += page / KVCL_BLOCK_PAGES - first / KVCL_BLOCK_PAGES;
-        KVCL_TRY(kvcl_op_attn_spectral(q, &a));
+        KVCL_TRY(kvcl_op_attn_raw(q, &a));
     }
     return KVCL_OK;
 }
@@ -378,28 +449,16 @@ static kvcl_status decode(kvcl_queue *q, const kvcl_codec_plan *p, const kvcl_co
                           const kvcl_codec_raw *out, bool unrotated)
 {
     uint32_t most = attend_pages(p);
-    kvcl_view scales, basis = basis_of(p, pages->basis, &scales);
+    kvcl_view work = pages->work;
+    basis_work b = basis_work_of(p, &work);
+    KVCL_TRY(open_basis(q, p, pages, &b));
     for (uint32_t i = 0, n; i < out->n_pages; i += n) {
-        attend_work w;
+        kvcl_codec_raw some = *out;
         n = kvcl_min_u32(most, out->n_pages - i);
-        KVCL_TRY(open_pages(q, p, pages, out->first_page + i, i, n, &w));
-        KVCL_TRY(kvcl_op_spectral_dec(
-            q,
-            &(kvcl_spectral_dec_args){.shape = spectral_of(p),
-                                      .pool = w.pages,
-                                      .pool_table = part_of(tables_of(pages->tables).slots, 0, n),
-                                      .means = pages->means,
-                                      .basis = basis,
-                                      .k = out->k,
-                                      .v = out->v,
-                                      .page_table = part_of(out->page_table, i, n),
-                                      .table = unrotated ? (kvcl_view){0} : pages->rope,
-                                      .first_page = out->first_page + i,
-                                      .n_pages = n,
-                                      .n_rot = p->shape.n_rot,
-                                      .pairing = p->shape.pairing,
-                                      .type_k = out->type_k,
-                                      .type_v = out->type_v}));
+        some.first_page = out->first_page + i;
+        some.n_pages = n;
+        some.page_table = part_of(out->page_table, i, n);
+        KVCL_TRY(decode_some(q, p, pages, b.basis, work, &some, unrotated, i));
     }
     return KVCL_OK;
 }
@@ -410,17 +469,16 @@ static kvcl_status learn(kvcl_ctx *ctx, const kvcl_codec_plan *p, const kvcl_cod
                          void *basis_out)
 {
     kvcl_spectral_shape s = spectral_of(p);
-    int16_t *scales =
-        (int16_t *)(void *)((unsigned char *)basis_out + kvcl_spectral_basis_bytes(&s));
     const kvcl_spectral_moments moments = {.pages = m->gram,
                                            .queries = m->metric,
+                                           .join = p->join,
                                            .n_slots = m->n_slots,
                                            .metric = m->table ? KVCL_METRIC_SPAN : KVCL_METRIC_RAW,
                                            .pairing = p->shape.pairing,
                                            .n_rot = p->shape.n_rot,
                                            .table = m->table,
                                            .n_span = m->n_span};
-    return kvcl_spectral_rest_make(ctx, &s, &moments, ctx->n_threads, basis_out, scales);
+    return kvcl_spectral_rest_make(ctx, &s, &moments, ctx->n_threads, p->spec.rate, basis_out);
 }
 
 const kvcl_codec_ops kvcl_codec_rest_ops = {.name = "rest",

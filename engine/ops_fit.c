@@ -17,6 +17,8 @@ kvcl_status kvcl_op_gram_pages(kvcl_queue *q, const kvcl_gram_pages_args *a)
     KVCL_CHECK(ctx, a->n_skip < KVCL_PAGE_TOKENS, KVCL_E_ARG,
                "%s: %u tokens left out; want less than %d", op, (unsigned)a->n_skip,
                KVCL_PAGE_TOKENS);
+    KVCL_CHECK(ctx, a->join <= 1 || D % a->join == 0, KVCL_E_ARG,
+               "%s: %u heads joined to %u dimensions", op, (unsigned)a->join, (unsigned)D);
     KVCL_TRY(kvcl_check_raw_pool(q, op, "k", a->k, a->type_k, Hk, D));
     KVCL_TRY(kvcl_check_raw_pool(q, op, "v", a->v, a->type_v, Hk, D));
     KVCL_TRY(kvcl_check_view(q, op, "page table", a->page_table,

@@ -19,11 +19,12 @@
  *   That costs as many products as one plain moment matrix, T/fold slots of fold rows.
  *   k, v raw pools, page_table i32 [ceil(n_tokens / 64)]; mean f32 [2][Hk][D] (K, then V); gram f32
  *   [2][Hk][fold][D][D], in and out, symmetric.
+ *   join: 0, or heads of the raw pages in each of the Hk heads here, as of spectral_coef.
  * cost: T D (D + 1) / 2 fma for each of K, V and head; no scratch.
  * twins: cl/gram.cl  cpu/gram.c  tests/case_gram.c */
 typedef struct kvcl_gram_pages_args {
     kvcl_view k, v, page_table, mean, gram;
-    uint32_t n_tokens, n_skip, fold;
+    uint32_t n_tokens, n_skip, fold, join;
     uint32_t n_kv_heads, head_dim;
     kvcl_type type_k, type_v;
 } kvcl_gram_pages_args;

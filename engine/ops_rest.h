@@ -13,9 +13,10 @@
  *   scales i16 [n_rows]: 64 log2 of a row's deviation, in steps of rung 320.
  *   The step of rung j < 1024 is kvcl_rest_step(j) = 2^((j - 320) / 64), rounded to f16; row w of a
  *   page of rung j is coded by model kvcl_rest_model(scales[w], j): the deviation follows the step.
- *   n_parts equal runs of rows, one for K of each head, then one for V of each, each have a gain:
- *   decoded values count step * (192 + gain byte) / 256.  Like the norms of spectral pages, it
- * makes up for what coding takes from lengths.
+ *   n_parts equal runs of rows, one for K of each head (of the spectral page: several of the
+ * cache's may share one), then one for V of each, each have a gain: decoded values count step *
+ * (192 + gain byte) / 256.  Like the norms of spectral pages, it makes up for what coding takes
+ * from lengths.
  *
  * A page in its slot of page_bytes (a multiple of 4):
  *   u32   bytes of the stream + 2^20 * rung

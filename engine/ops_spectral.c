@@ -251,6 +251,15 @@ static kvcl_status check_basis(const kvcl_queue *q, const char *op, const kvcl_s
     return kvcl_check_means(q, op, means, s->n_kv_heads, s->head_dim, 0);
 }
 
+static kvcl_status check_join(kvcl_ctx *ctx, const char *op, const kvcl_spectral_shape *s,
+                              uint32_t join)
+{
+    KVCL_CHECK(ctx, join <= 1 || s->head_dim % (32 * join) == 0, KVCL_E_ARG,
+               "%s: %u heads joined to %u dimensions; want a multiple of 32 from each", op,
+               (unsigned)join, (unsigned)s->head_dim);
+    return KVCL_OK;
+}
+
 /* The same and a pool of at least one page. */
 static kvcl_status check_spectral(const kvcl_queue *q, const char *op, const kvcl_spectral_shape *s,
                                   kvcl_view pool, kvcl_view basis, kvcl_view means)
@@ -268,6 +277,7 @@ static kvcl_status check_coded_from(const kvcl_queue *q, const char *op,
     const kvcl_spectral_shape *s = &a->shape;
     KVCL_TRY(kvcl_check_pages(q, op, a->first_page, a->n_pages));
     KVCL_TRY(check_basis(q, op, s, a->basis, a->means));
+    KVCL_TRY(check_join(q->dev->ctx, op, s, a->join));
     KVCL_CHECK(q->dev->ctx, a->n_skip < KVCL_PAGE_TOKENS, KVCL_E_ARG,
                "%s: %u tokens left out of a page; want less than 64", op, (unsigned)a->n_skip);
     KVCL_TRY(kvcl_check_raw_pool(q, op, "k", a->k, a->type_k, s->n_kv_heads, s->head_dim));
@@ -305,9 +315,10 @@ kvcl_status kvcl_op_spectral_dec(kvcl_queue *q, const kvcl_spectral_dec_args *a)
         return KVCL_OK;
     KVCL_TRY(kvcl_check_pages(q, op, a->first_page, a->n_pages));
     KVCL_TRY(check_spectral(q, op, s, a->pool, a->basis, a->means));
+    KVCL_TRY(check_join(q->dev->ctx, op, s, a->join));
     if (a->table.buf)
-        KVCL_TRY(kvcl_check_turning(q, op, s->head_dim, a->pairing, a->n_rot, a->table,
-                                    (a->first_page + a->n_pages) * KVCL_PAGE_TOKENS));
+        KVCL_TRY(kvcl_check_turning(q, op, kvcl_spectral_raw_dim(s, a->join), a->pairing, a->n_rot,
+                                    a->table, (a->first_page + a->n_pages) * KVCL_PAGE_TOKENS));
     KVCL_TRY(kvcl_check_raw_pool(q, op, "k", a->k, a->type_k, s->n_kv_heads, s->head_dim));
     KVCL_TRY(kvcl_check_raw_pool(q, op, "v", a->v, a->type_v, s->n_kv_heads, s->head_dim));
     KVCL_TRY(kvcl_check_view(q, op, "page table", a->page_table, a->n_pages, sizeof(int32_t)));

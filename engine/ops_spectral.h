@@ -97,14 +97,23 @@ typedef struct kvcl_spectral_enc_args {
  *   coefs f32 [n_pages][words_k + words_v][64/k][4]: (u recip(amp)) * 32 of spectral_enc, u in
  *   levels of 8 bits, each where its code would be in a page: word, slot, byte.  0 where there is
  *   no code of 8 bits.  Not finite where rows are not.
+ *   join: 0, or heads of the raw pages in each head of the shape: rows of join heads side by side,
+ *   D / join dimensions (a multiple of 32) from each.  Raw pages are those of n_kv_heads * join
+ *   heads: K's bytes are the same either way, V's are not.
  * cost: as spectral_enc.
  * twins: cl/spectral.cl  cpu/spectral.c  tests/case_spectral.c */
 typedef struct kvcl_spectral_coef_args {
     kvcl_spectral_shape shape;
     kvcl_view k, v, page_table, means, basis, coefs;
-    uint32_t first_page, n_pages, n_skip;
+    uint32_t first_page, n_pages, n_skip, join;
     kvcl_type type_k, type_v;
 } kvcl_spectral_coef_args;
+
+/* Dimensions of a head of raw pages, where `join` of them make a row of D. */
+static inline uint32_t kvcl_spectral_raw_dim(const kvcl_spectral_shape *s, uint32_t join)
+{
+    return join > 1 ? s->head_dim / join : s->head_dim;
+}
 
 /* Where an encoder's rows come from; coefs is absent. */
 static inline kvcl_spectral_coef_args kvcl_spectral_source(const kvcl_spectral_enc_args *a)
@@ -131,12 +140,13 @@ static inline kvcl_spectral_coef_args kvcl_spectral_source(const kvcl_spectral_e
  *   V: x^ likewise of a[r][i] = level * A[r][i] (below 2^21)
  *      h[t][d] = chain over i ascending of fma((float)S[i][d], (float)x^[t][i], .)
  *      x~[t][d] = fma((quantum * 2^-7) * norm, h[t][d], mean[d]), never -0
+ *   join as of spectral_coef: n_rot and the table are those of one of the joined heads.
  * twins: cl/spectral.cl  cpu/spectral.c  tests/case_spectral.c */
 typedef struct kvcl_spectral_dec_args {
     kvcl_spectral_shape shape;
     kvcl_view pool, pool_table, means, basis, k, v, page_table;
     kvcl_view table; /* f32 [>= 64 (first_page + n_pages)][n_rot/2][2], or absent */
-    uint32_t first_page, n_pages, n_rot;
+    uint32_t first_page, n_pages, n_rot, join;
     kvcl_rope_pairing pairing;
     kvcl_type type_k, type_v;
 } kvcl_spectral_dec_args;

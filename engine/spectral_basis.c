@@ -100,8 +100,9 @@ static void average(const kvcl_spectral_moments *m, uint32_t D, const float *q, 
         out[i] *= inv;
 }
 
-void kvcl_spectral_metric_make(const kvcl_spectral_moments *m, uint32_t D, const float *queries,
-                               double *work, double *out)
+/* Of one head that is not joined. */
+static void metric_of_one(const kvcl_spectral_moments *m, uint32_t D, const float *queries,
+                          double *work, double *out)
 {
     double trace = 0.0, ridge = m->ridge > 0.0 ? m->ridge : 1e-3;
     for (uint32_t i = 0; i < D; i++)
@@ -118,6 +119,25 @@ void kvcl_spectral_metric_make(const kvcl_spectral_moments *m, uint32_t D, const
         for (uint32_t j = 0; j < D && none; j++)
             row[j] = 0.0;
         row[i] += none ? 1.0 : ridge * (trace / D);
+    }
+}
+
+void kvcl_spectral_metric_make(const kvcl_spectral_moments *m, uint32_t D, uint32_t h, double *work,
+                               double *out)
+{
+    uint32_t join = kvcl_max_u32(1, m->join), d = D / join;
+    size_t n = (size_t)d * d;
+    const float *queries = m->queries + (size_t)h * join * n;
+    if (join == 1) {
+        metric_of_one(m, D, queries, work, out);
+        return;
+    }
+    memset(out, 0, (size_t)D * D * sizeof *out);
+    for (uint32_t j = 0; j < join; j++) {
+        double *one = work + n, *to = out + (size_t)j * d * D + j * d;
+        metric_of_one(m, d, queries + j * n, work, one);
+        for (uint32_t i = 0; i < d; i++)
+            memcpy(to + (size_t)i * D, one + (size_t)i * d, d * sizeof *to);
     }
 }
 

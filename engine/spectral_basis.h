@@ -23,9 +23,10 @@ typedef struct kvcl_spectral_basis {
 /* False when the eigenproblem did not converge. */
 bool kvcl_spectral_basis_make(const kvcl_spectral_basis *b, double *scratch);
 
-/* M of a head: second moments of queries as a metric, with a ridge; the identity when there are
- * none.  out, work [D][D]. */
-void kvcl_spectral_metric_make(const kvcl_spectral_moments *m, uint32_t D, const float *queries,
-                               double *work, double *out);
+/* M of head h: second moments of queries as a metric, with a ridge; the identity when there are
+ * none.  Of joined heads: theirs along the diagonal, since no query meets two of them.
+ * out, work [D][D]. */
+void kvcl_spectral_metric_make(const kvcl_spectral_moments *m, uint32_t D, uint32_t h, double *work,
+                               double *out);
 
 #endif

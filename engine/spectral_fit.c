@@ -16,7 +16,7 @@
 static kvcl_status check(kvcl_ctx *ctx, const kvcl_spectral_shape *s,
                          const kvcl_spectral_moments *m)
 {
-    uint32_t D = s->head_dim, k = s->fold;
+    uint32_t D = s->head_dim, k = s->fold, join = kvcl_max_u32(1, m->join);
     KVCL_CHECK(ctx, D && D % 8 == 0 && D <= KVCL_MAX_HEAD_DIM, KVCL_E_UNSUPPORTED,
                "spectral fit: head dimension %u; want a multiple of 8, at most %u", (unsigned)D,
                KVCL_MAX_HEAD_DIM);
@@ -25,9 +25,11 @@ static kvcl_status check(kvcl_ctx *ctx, const kvcl_spectral_shape *s,
     KVCL_CHECK(ctx, s->n_kv_heads && s->n_kv_heads <= 1024, KVCL_E_UNSUPPORTED,
                "spectral fit: %u kv heads; want 1 to 1024", (unsigned)s->n_kv_heads);
     KVCL_CHECK(ctx, m->n_slots, KVCL_E_ARG, "spectral fit: no tokens to fit to");
-    KVCL_CHECK(ctx, m->pairing == KVCL_ROPE_NONE || (m->n_rot <= D && m->n_rot % 2 == 0),
+    KVCL_CHECK(ctx, D % join == 0, KVCL_E_ARG, "spectral fit: %u dimensions of %u heads",
+               (unsigned)D, (unsigned)join);
+    KVCL_CHECK(ctx, m->pairing == KVCL_ROPE_NONE || (m->n_rot <= D / join && m->n_rot % 2 == 0),
                KVCL_E_ARG, "spectral fit: %u rotated dimensions of %u", (unsigned)m->n_rot,
-               (unsigned)D);
+               (unsigned)(D / join));
     KVCL_CHECK(ctx, m->metric != KVCL_METRIC_SPAN || !m->n_span || m->table, KVCL_E_ARG,
                "spectral fit: no angles for %u distances", (unsigned)m->n_span);
     for (uint32_t of_v = 0; of_v < 2; of_v++)
@@ -35,10 +37,10 @@ static kvcl_status check(kvcl_ctx *ctx, const kvcl_spectral_shape *s,
             KVCL_CHECK(ctx, fabsf(m->pages[of_v * n + i]) < TOO_LARGE, KVCL_E_NOT_FINITE,
                        "spectral fit: a moment of %s of kv head %u is %g", of_v ? "V" : "K",
                        (unsigned)(i / ((size_t)k * D * D)), (double)m->pages[of_v * n + i]);
-    for (size_t i = 0, n = (size_t)s->n_kv_heads * D * D; m->queries && i < n; i++)
+    for (size_t i = 0, n = (size_t)s->n_kv_heads * D * D / join; m->queries && i < n; i++)
         KVCL_CHECK(ctx, fabsf(m->queries[i]) < TOO_LARGE, KVCL_E_NOT_FINITE,
                    "spectral fit: a moment of the queries of kv head %u is %g",
-                   (unsigned)(i / ((size_t)D * D)), (double)m->queries[i]);
+                   (unsigned)(i * join * join / ((size_t)D * D)), (double)m->queries[i]);
     return KVCL_OK;
 }
 
@@ -86,7 +88,7 @@ static bool make_bases(const kvcl_spectral_shape *s, const kvcl_spectral_moments
         kvcl_spectral_part *p = &parts[h];
         kvcl_spectral_basis b = {.D = s->head_dim, .fold = s->fold, .n_slots = m->n_slots};
         if (p->analysis) {
-            kvcl_spectral_metric_make(m, s->head_dim, m->queries + (size_t)h * D * D, mine, metric);
+            kvcl_spectral_metric_make(m, s->head_dim, (uint32_t)h, mine, metric);
             b.metric = metric;
         }
         b.shrink = m->shrink[(uint32_t)h >= s->n_kv_heads];

@@ -41,6 +41,8 @@ uint32_t kvcl_spectral_distance(double *power, uint32_t *times);
 typedef struct kvcl_spectral_moments {
     const float *pages;   /* of gram_pages: [2][Hk][k][D][D], of n_slots slots (kvcl_gram_slots) */
     const float *queries; /* of gram_rows before rotation: [Hk][D][D]; NULL: metric NONE */
+    uint32_t join; /* 0, or heads that make one of these (ops_spectral.h): queries are [Hk][join]
+                      [D / join][D / join], n_rot and table those of one of them */
     uint32_t n_slots;
     kvcl_spectral_metric metric;
     kvcl_rope_pairing pairing; /* PAIRS and SPAN: which dimensions turn together */

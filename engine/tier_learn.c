@@ -17,7 +17,10 @@ static size_t metric_elems(const kvcl_codec_plan *p)
     return (size_t)p->shape.n_kv_heads * p->shape.head_dim * p->shape.head_dim;
 }
 
-static size_t gram_elems(const kvcl_codec_plan *p) { return 2 * p->spec.fold * metric_elems(p); }
+static size_t gram_elems(const kvcl_codec_plan *p)
+{
+    return 2 * p->spec.fold * metric_elems(p) * kvcl_codec_join(p);
+}
 
 /* Bytes of a row of the rotation table; rows of distances below this one are kept. */
 #define SPAN_MAX 8192u
@@ -87,6 +90,8 @@ static kvcl_status each_run(kvcl_tier *t, kvcl_queue *q, const kvcl_tier_rows *r
 static kvcl_status add_to_gram(const kvcl_tier *t, kvcl_queue *q, const kvcl_codec_raw *raw,
                                kvcl_view mean)
 {
+    const kvcl_codec_plan *p = &t->plan;
+    uint32_t join = kvcl_codec_join(p);
     return kvcl_op_gram_pages(q,
                               &(kvcl_gram_pages_args){.k = raw->k,
                                                       .v = raw->v,
@@ -95,9 +100,10 @@ static kvcl_status add_to_gram(const kvcl_tier *t, kvcl_queue *q, const kvcl_cod
                                                       .gram = kvcl_view_of(t->gram),
                                                       .n_tokens = raw->n_pages * KVCL_PAGE_TOKENS,
                                                       .n_skip = raw->n_skip,
-                                                      .fold = t->plan.spec.fold,
-                                                      .n_kv_heads = t->plan.shape.n_kv_heads,
-                                                      .head_dim = t->plan.shape.head_dim,
+                                                      .fold = p->spec.fold,
+                                                      .join = join,
+                                                      .n_kv_heads = p->shape.n_kv_heads / join,
+                                                      .head_dim = p->shape.head_dim * join,
                                                       .type_k = raw->type_k,
                                                       .type_v = raw->type_v});
 }
@@ -132,7 +138,7 @@ static kvcl_status make_mean(kvcl_tier *t, kvcl_queue *q, uint32_t layer,
 static kvcl_status learn_nothing(kvcl_tier *t, kvcl_queue *q, kvcl_view mean, void *out)
 {
     const kvcl_codec_plan *p = &t->plan;
-    uint32_t D = p->shape.head_dim;
+    uint32_t D = p->shape.head_dim * kvcl_codec_join(p);
     float *gram = t->learn_host;
     kvcl_codec_moments m = {.gram = gram, .n_slots = 1};
     for (size_t i = 0; i < gram_elems(p); i++)

@@ -12,6 +12,7 @@ typedef struct gram_params {
     uint32_t type_k, type_v;
     uint32_t group, n, pad; /* rows: query heads of a KV head, rows, values between them */
     uint32_t whole;         /* 1: values are whole numbers */
+    uint32_t join;          /* pages: heads of the raw pages in each head, or 0 */
 } gram_params;
 
 typedef struct gram_data {
@@ -55,7 +56,9 @@ static size_t element(const gram_params *p, uint32_t t, uint32_t h, uint32_t d, 
 {
     uint32_t in_page = t % KVCL_PAGE_TOKENS;
     size_t base = ((size_t)t / KVCL_PAGE_TOKENS * p->n_kv + h) * p->dim * KVCL_PAGE_TOKENS;
-    return base + (of_v ? in_page * p->dim + d : d * KVCL_PAGE_TOKENS + in_page);
+    uint32_t of_raw = p->join ? p->dim / p->join : p->dim;
+    return base + (of_v ? (d / of_raw * KVCL_PAGE_TOKENS + in_page) * of_raw + d % of_raw
+                        : d * KVCL_PAGE_TOKENS + in_page);
 }
 
 static gram_data make_pages(test_run *r, const gram_params *p)
@@ -93,6 +96,7 @@ static void gram_pages(test_run *r, const gram_params *p, const gram_data *d, ui
     a.n_skip = first == 0 ? p->n_skip : 0;
     a.n_kv_heads = p->n_kv;
     a.head_dim = p->dim;
+    a.join = p->join;
     a.type_k = (kvcl_type)p->type_k;
     a.type_v = (kvcl_type)p->type_v;
     test_ok(r, kvcl_op_gram_pages(r->d->q, &a));
@@ -209,9 +213,9 @@ static void add(test_cases *cases, bool small, bool pages, const gram_params *p)
 {
     if (pages)
         test_cases_add(cases, small, run_pages, identity_pages, p, sizeof *p,
-                       "gram_pages tokens=%u skip=%u fold=%u heads=%u D=%u %s/%s", p->n_tokens,
-                       p->n_skip, p->fold, p->n_kv, p->dim, kvcl_type_name((kvcl_type)p->type_k),
-                       kvcl_type_name((kvcl_type)p->type_v));
+                       "gram_pages tokens=%u skip=%u fold=%u heads=%u D=%u join=%u %s/%s",
+                       p->n_tokens, p->n_skip, p->fold, p->n_kv, p->dim, p->join,
+                       kvcl_type_name((kvcl_type)p->type_k), kvcl_type_name((kvcl_type)p->type_v));
     else
         test_cases_add(cases, small, run_rows, identity_rows, p, sizeof *p,
                        "gram_rows n=%u heads=%u/%u D=%u pad=%u", p->n, p->n_kv * p->group, p->n_kv,
@@ -232,6 +236,16 @@ void test_cases_gram(test_cases *cases)
         {{.n_tokens = 200, .n_skip = 63, .fold = 8, .n_kv = 3, .dim = 64, .n = 100, .group = 2},
          false},
         {{.n_tokens = 128, .fold = 4, .n_kv = 2, .dim = 128, .n = 130, .group = 4}, false},
+        {{.n_tokens = 70, .fold = 1, .n_kv = 2, .dim = 64, .n = 5, .group = 2, .join = 2}, true},
+        {{.n_tokens = 150,
+          .n_skip = 9,
+          .fold = 2,
+          .n_kv = 1,
+          .dim = 192,
+          .n = 1,
+          .group = 1,
+          .join = 6},
+         false},
         {{.n_tokens = 192, .n_skip = 8, .fold = 1, .n_kv = 1, .dim = 200, .n = 7, .group = 2},
          false},
         {{.n_tokens = 66, .fold = 2, .n_kv = 1, .dim = 256, .n = 3, .group = 1, .whole = 1}, false},

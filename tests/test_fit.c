@@ -392,11 +392,12 @@ START_TEST(metric_of_turns)
         ridge += 1e-3 * (double)q[i * N + i] / N;
     for (uint32_t pairing = KVCL_ROPE_ADJACENT; pairing <= KVCL_ROPE_HALVES; pairing++) {
         kvcl_spectral_moments m = {.metric = KVCL_METRIC_SPAN,
+                                   .queries = q,
                                    .pairing = (kvcl_rope_pairing)pairing,
                                    .n_rot = ROT,
                                    .table = table,
                                    .n_span = 2};
-        kvcl_spectral_metric_make(&m, N, q, work, got);
+        kvcl_spectral_metric_make(&m, N, 0, work, got);
         memset(turn, 0, sizeof turn);
         for (uint32_t d = 0; d < N; d++)
             if (d >= ROT) {

@@ -1,13 +1,17 @@
 /* test_rest.c - pages at rest beside their cases (case_rest.c): what their operations refuse, names
  * and plans of the codec, a page in a cache that is damaged. */
+#include "bases.h"
 #include "codec.h"
 #include "ctx.h"
 #include "rans_model.h"
 #include "rig.h"
 #include "session_int.h"
 #include "shared.h"
+#include "spectral_rest.h"
 #include "validate.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #define KVCL_OP(name, group, stem)                                                   \
@@ -76,6 +80,7 @@ START_TEST(spectral_coef)
     REFUSED(spectral_coef, good, KVCL_E_UNSUPPORTED, a.shape.head_dim = 48);
     REFUSED(spectral_coef, good, KVCL_E_UNSUPPORTED, a.type_k = KVCL_Q8_0);
     REFUSED(spectral_coef, good, KVCL_E_ARG, a.n_skip = 64);
+    REFUSED(spectral_coef, good, KVCL_E_ARG, a.join = 2);
     REFUSED(spectral_coef, good, KVCL_E_ARG, a.page_table.bytes = 0);
     REFUSED(spectral_coef, good, KVCL_E_ARG, a.coefs.buf = in);
 }
@@ -197,7 +202,11 @@ START_TEST(plans)
         ck_assert_int_eq(kvcl_codec_plan_make(ctx, &spec, &s, &p), KVCL_OK);
         ck_assert_uint_eq(p.page_bytes, list[i].bytes);
         ck_assert_uint_eq(p.part_bytes[0] + p.part_bytes[1], list[i].bytes);
+        ck_assert_uint_eq(p.join, 2);
     }
+    s.n_kv_heads = 3; /* no two of them share a basis */
+    ck_assert_int_eq(kvcl_codec_plan_make(ctx, &spec, &s, &p), KVCL_OK);
+    ck_assert_uint_eq(p.join, 1);
     s.head_dim = 48;
     ck_assert_int_eq(kvcl_codec_plan_make(ctx, &spec, &s, &p), KVCL_E_UNSUPPORTED);
     s.head_dim = 256, s.n_kv_heads = 16;
@@ -226,6 +235,77 @@ START_TEST(budgets)
                   kvcl_rest_budget(bytes) > kvcl_rest_budget(bytes - 10));
     free(table);
     free(cost);
+}
+END_TEST
+
+/* The weights of component i of a part that stands as ops_spectral.h has it. */
+static double product(const int8_t *a, uint32_t i, const int8_t *b, uint32_t j, uint32_t D)
+{
+    double sum = 0.0;
+    for (uint32_t e = 0; e < D; e++)
+        sum += (double)(a[(i / 4 * D + e) * 4 + i % 4] * b[(j / 4 * D + e) * 4 + j % 4]);
+    return sum;
+}
+
+/* A basis of a rate comes back from its streams: what a component of K adds is what its own row of
+ * the analysis finds, and what the others hardly do: the mean square of their cosines. */
+static double basis_error(const kvcl_codec_plan *p, test_run *r)
+{
+    uint32_t D = p->shape.head_dim * p->join, heads = p->shape.n_kv_heads / p->join;
+    kvcl_spectral_shape s = {heads, D, 1, heads * D / 4, heads * D / 4};
+    unsigned char *basis = test_mem(r, p->basis_bytes);
+    kvcl_codec_moments m = {.gram = test_moments(r, 2 * heads, D, 3 * D), .n_slots = 3 * D};
+    m.metric = test_moments(r, p->shape.n_kv_heads, p->shape.head_dim, 400);
+    uint32_t *rans = test_mem(r, kvcl_rans_table_bytes());
+    kvcl_rans_table_fill(rans);
+    test_ok(r, p->spec.ops->learn(r->d->ctx, p, &m, basis));
+    kvcl_view full = test_out(r, kvcl_spectral_basis_bytes(&s));
+    kvcl_view bad = test_out(r, kvcl_rest_chunks(&s, false) * sizeof(uint32_t));
+    test_ok(r, kvcl_spectral_rest_open(r->d->q, &s, p->spec.rate, test_in(r, basis, p->basis_bytes),
+                                       test_in(r, rans, kvcl_rans_table_bytes()), full, bad));
+    test_wait(r);
+    const unsigned char *at = test_bytes(r, full);
+    const int8_t *synth = (const int8_t *)at + kvcl_spectral_synth();
+    const int8_t *analysis = (const int8_t *)at + kvcl_spectral_analysis(0, D);
+    kvcl_spectral_head head;
+    memcpy(&head, at, sizeof head);
+    double sum = 0.0;
+    ck_assert(head.n_codes > D / 4 && head.n_codes <= D);
+    for (uint32_t i = 0; i < head.n_codes; i++)
+        for (uint32_t j = 0; j < head.n_codes; j++) {
+            double x = product(synth, j, analysis, i, D);
+            ck_assert(i != j || x > 0.0);
+            x = x * x / product(synth, j, synth, j, D) / product(analysis, i, analysis, i, D);
+            sum += i != j ? x : 0.0;
+        }
+    for (uint32_t i = 0; i < kvcl_rest_chunks(&s, false); i++)
+        ck_assert_uint_eq(((const uint32_t *)(const void *)test_bytes(r, bad))[i], 0);
+    return sqrt(sum) / head.n_codes;
+}
+
+START_TEST(bases)
+{
+    static const char *const names[] = {"rest0.9", "rest2", "rest4"};
+    kvcl_kv_shape s = {4, 4, 32, 32, KVCL_ROPE_NONE, 1.0f};
+    double last = INFINITY;
+    size_t bytes = 0;
+    for (size_t i = 0; i < kvcl_array_len(names); i++) {
+        kvcl_codec_spec spec;
+        kvcl_codec_plan p;
+        test_run r;
+        test_run_begin(&r, test_reference(), 5);
+        test_ok(&r, kvcl_codec_parse(r.d->ctx, names[i], &spec));
+        test_ok(&r, kvcl_codec_plan_make(r.d->ctx, &spec, &s, &p));
+        ck_assert_uint_eq(p.join, 4);
+        double error = basis_error(&p, &r);
+        if (test_env_on("KVCL_TEST_VERBOSE"))
+            fprintf(stderr, "%s: %zu bytes, %g\n", names[i], p.basis_bytes, error);
+        ck_assert(error < last && p.basis_bytes > bytes);
+        last = error;
+        bytes = p.basis_bytes;
+        test_run_end(&r);
+    }
+    ck_assert(last < 0.1);
 }
 END_TEST
 
@@ -281,6 +361,7 @@ int main(void)
     tcase_set_timeout(c, 300);
     tcase_add_test(c, plans);
     tcase_add_test(c, budgets);
+    tcase_add_test(c, bases);
     tcase_add_test(c, damaged_page);
     suite_add_tcase(suite, c);
     return test_main(suite, true);

@@ -395,6 +395,7 @@ START_TEST(gram)
     pages.page_table = view(aux, 0, 2);
     pages.mean = view(aux, 2, 16);
     pages.gram = view(out, 0, 256);
+    REFUSED(gram_pages, pages, KVCL_E_ARG, a.join = 3);
     BAD_VIEWS(gram_pages, pages, k, 512);
     BAD_VIEWS(gram_pages, pages, v, 512);
     BAD_VIEWS(gram_pages, pages, page_table, 2);

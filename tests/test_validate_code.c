@@ -292,6 +292,7 @@ START_TEST(spectral_dec)
     BAD_PAGES(spectral_dec, good);
     REFUSED(spectral_dec, good, KVCL_E_ARG, a.table.bytes -= 4);
     REFUSED(spectral_dec, good, KVCL_E_ARG, a.n_rot = 7);
+    REFUSED(spectral_dec, good, KVCL_E_ARG, a.join = 3);
     REFUSED(spectral_dec, good, KVCL_E_ARG, a.k = view(aux, 130, RAW));
 }
 END_TEST
