@@ -117,11 +117,12 @@ static void expect_steps(rest_maker *m, uint32_t rate)
     static const double root = 1.0905077326652577; /* 2^(1/8) */
     size_t n = (size_t)m->s->n_kv_heads * m->s->head_dim;
     double room = FILL * (double)rate / 100.0 * 2.0 * (double)n, sum = 2.0 * room, times = 0.01;
-    for (; sum > room && times < 100.0; times *= root) {
+    for (uint32_t eighth = 0; eighth < 106 && sum > room; eighth++) { /* up to 100 */
         sum = 0.0;
         for (size_t i = 0; i < 2 * n; i++)
             if (m->step[i >= n] > 0.0)
                 sum += code_bits(sqrt(m->fit.cost[i]) / (times * m->step[i >= n]));
+        times *= root;
     }
     for (uint32_t of_v = 0; of_v < 2; of_v++)
         m->q[of_v] = times * m->step[of_v];
