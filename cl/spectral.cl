@@ -394,7 +394,9 @@ static void decode(const part *p, const kvcl_turning *tn, __local int *x, __loca
         {
             uint t = p->s.of_v ? at / D : at % CHUNK,
                  d = p->s.of_v ? kvcl_rest(at, t, D) : at / CHUNK;
-            uint of_head = kvcl_rest(d, d / p->raw_dim, p->raw_dim);
+            uint of_head = d; // (no rest of a division: see kvcl_rest)
+            while (of_head >= p->raw_dim)
+                of_head -= p->raw_dim;
             float v = z[t * D + d];
             if (of_head < tn->n_rot) {
                 kvcl_pair pair = kvcl_pair_of(of_head, tn->n_rot, tn->pairing);

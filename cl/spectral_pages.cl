@@ -103,7 +103,9 @@ static void kvcl_spectral_tokens(const kvcl_spectral_part *p, uint fold, uint fi
 static int kvcl_spectral_four(const kvcl_spectral_part *p, __local const short *x, uint d, uint i)
 {
     int4 s = convert_int4(vload4(i / 4 * p->D + d, p->synth)), c = convert_int4(vload4(i / 4, x));
-    return (s.x * c.x + s.y * c.y) + (s.z * c.z + s.w * c.w);
+    int products[4]; // (a detour, as in kvcl_tree8)
+    vstore4(s * c, 0, products);
+    return (products[0] + products[1]) + (products[2] + products[3]);
 }
 
 // Sum over the components of S[i][d] x[i].  (Sixteen a round: llvmpipe ends all loops of an item
