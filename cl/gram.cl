@@ -64,8 +64,8 @@ static float walsh_row(const gram_source *s, ulong base, uint t, uint d, uint r,
     float v[8];
     uint head = d / s->raw_dim, rest = kvcl_rest(d, head, s->raw_dim);
     for (uint i = 0; i < s->fold; i++) {
-        uint at = s->of_v ? (head * KVCL_TOKENS + t + i) * s->raw_dim + rest
-                          : d * KVCL_TOKENS + t + i;
+        uint at =
+            s->of_v ? (head * KVCL_TOKENS + t + i) * s->raw_dim + rest : d * KVCL_TOKENS + t + i;
         v[i] = kvcl_raw_load(s->type, s->pool, base + at) - mean;
     }
     for (uint n = s->fold; n > 1; n /= 2) {
