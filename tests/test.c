@@ -6,6 +6,7 @@
 #include "f16.h"
 #include "types.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -42,6 +43,12 @@ uint32_t test_below(test_rng *rng, uint32_t n)
 float test_unit(test_rng *rng)
 {
     return (float)((int32_t)(test_u32(rng) >> 8) - 8388608) * 0x1p-23f;
+}
+
+double test_normal(test_rng *rng)
+{
+    double u = 0.5 + 0.5 * (double)test_unit(rng), v = (double)test_unit(rng);
+    return sqrt(-2.0 * log(u + 1e-12)) * cos(3.14159265358979 * v);
 }
 
 void test_fill_f32(test_rng *rng, float *out, size_t n, float scale)
@@ -128,6 +135,13 @@ bool test_shared(const char *name, char *path, size_t cap)
     snprintf(path, cap, "%s/%s", folder && *folder ? folder : KVCL_TEST_SOURCE_DIR "/../shared",
              name);
     return access(path, R_OK) == 0;
+}
+
+void *test_zeros(size_t n, size_t size)
+{
+    void *p = calloc(n, size);
+    ck_assert_ptr_nonnull(p);
+    return p;
 }
 
 void *test_read_file(const char *path, size_t *n_out)
@@ -345,6 +359,16 @@ size_t test_rows(test_dev **out)
     }
     *out = rows;
     return n_rows;
+}
+
+int test_main_on_rows(Suite *suite)
+{
+    test_dev *all;
+    if (test_rows(&all) > 0)
+        return test_main(suite, false);
+    printf("none of the devices of KVCL_TEST_DEVICES is here\n");
+    srunner_free(srunner_create(suite));
+    return TEST_SKIPPED;
 }
 
 test_dev *test_reference(void)

@@ -46,6 +46,8 @@ uint32_t test_u32(test_rng *rng);
 uint32_t test_below(test_rng *rng, uint32_t n);
 /* [-1, 1) in steps of 2^-23 */
 float test_unit(test_rng *rng);
+/* of the standard normal distribution */
+double test_normal(test_rng *rng);
 /* n values in [-scale, scale), now and then +0 and -0. */
 void test_fill_f32(test_rng *rng, float *out, size_t n, float scale);
 /* Rows of a weight matrix of any type: scales and codes over their whole range, zeros and half
@@ -68,6 +70,8 @@ void test_folder_remove(const char *path);
 bool test_shared(const char *name, char *path, size_t cap);
 /* Path of a file of the source tree. */
 void test_source(const char *name, char *path, size_t cap);
+/* calloc(); fails the test when there is no memory. */
+void *test_zeros(size_t n, size_t size);
 /* A whole file in malloc'ed memory; fails the test when it cannot be read. */
 void *test_read_file(const char *path, size_t *n_out);
 void test_write_file(const char *path, const void *data, size_t bytes);
@@ -75,6 +79,8 @@ void test_write_file(const char *path, const void *data, size_t bytes);
 /* Runs the suite in this process (devices stay open from test to test) or, with fork, each test in
  * its own; returns main()'s result. */
 int test_main(Suite *suite, bool fork);
+/* The same in this process, for suites on rows of the device table: skipped where none is here. */
+int test_main_on_rows(Suite *suite);
 
 /* What ctest takes for "not run". */
 #define TEST_SKIPPED 77

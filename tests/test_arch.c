@@ -152,11 +152,6 @@ END_TEST
 
 int main(void)
 {
-    test_dev *rows;
-    if (test_rows(&rows) == 0) {
-        printf("none of the devices of KVCL_TEST_DEVICES is here\n");
-        return TEST_SKIPPED;
-    }
     Suite *s = suite_create("arch");
     TCase *t = tcase_create("arch");
     tcase_add_checked_fixture(t, rig_setup, rig_teardown);
@@ -164,5 +159,5 @@ int main(void)
     tcase_add_loop_test(t, coded_caches, 0, 2);
     tcase_add_loop_test(t, shared_models, 0, (int)kvcl_array_len(shared));
     suite_add_tcase(s, t);
-    return test_main(s, false);
+    return test_main_on_rows(s);
 }

@@ -287,11 +287,6 @@ END_TEST
 
 int main(void)
 {
-    test_dev *rows;
-    if (test_rows(&rows) == 0) {
-        printf("none of the devices of KVCL_TEST_DEVICES is here\n");
-        return TEST_SKIPPED;
-    }
     Suite *suite = suite_create("basis");
     TCase *c = tcase_create("basis");
     tcase_add_checked_fixture(c, rig_setup, rig_teardown);
@@ -304,5 +299,5 @@ int main(void)
         tcase_add_test(c, what_was_measured_goes_along);
     }
     suite_add_tcase(suite, c);
-    return test_main(suite, false);
+    return test_main_on_rows(suite);
 }

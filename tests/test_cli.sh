@@ -5,59 +5,9 @@
 set -u
 kvcl_program=$1
 make_tiny=$2
-source=$(cd "$(dirname "$0")/.." && pwd)
-
-scratch=$(mktemp -d "${TMPDIR:-/tmp}/kvcl-test-XXXXXX")
-trap 'rm -rf "$scratch"' EXIT
-trap 'exit 130' INT TERM
-cd "$scratch" || exit 1
-
-unset KVCL_DEVICE KVCL_MEM_LIMIT KVCL_CPU_CAPS KVCL_THREADS KVCL_BATCH KVCL_COLOR
-unset KVCL_CACHE KVCL_TIER KVCL_TIER_DIR KVCL_CACHE_MEM OMP_WAIT_POLICY
-export KVCL_CACHE_DIR=off KVCL_DEVICE=cpu NO_COLOR=1
+# shellcheck source=tests/program.sh
+. "$(dirname "$0")/program.sh"
 export KVCL_MODEL="$source/models/ref/ref-llama-29m-q5_0.gguf"
-n_failed=0
-n_checked=0
-
-# shellcheck disable=SC2086
-kvcl() { ${KVCL_TEST_RUNNER:-} "$kvcl_program" "$@"; }
-
-fail() {
-    n_failed=$((n_failed + 1))
-    printf 'FAILED: %s\n' "$1"
-    head -c 1000 out
-    head -c 1000 err
-}
-
-# good TEXT command...: exit status 0.
-good() {
-    what=$1
-    shift
-    n_checked=$((n_checked + 1))
-    "$@" >out 2>err </dev/null
-    status=$?
-    [ "$status" -eq 0 ] || fail "$what: exit status $status"
-}
-
-# bad STATUS PATTERN command...: that exit status, nothing on standard output, one line on standard
-# error which begins with "kvcl:" and matches the pattern.
-bad() {
-    want=$1
-    pattern=$2
-    shift 2
-    n_checked=$((n_checked + 1))
-    "$@" >out 2>err </dev/null
-    status=$?
-    if [ "$status" -ne "$want" ]; then
-        fail "$*: exit status $status, not $want"
-    elif [ -s out ]; then
-        fail "$*: something on standard output"
-    elif [ "$(wc -l <err)" -ne 1 ]; then
-        fail "$*: not one line on standard error"
-    elif ! grep -q '^kvcl: ' err || ! grep -qi -e "$pattern" err; then
-        fail "$*: standard error does not speak of '$pattern'"
-    fi
-}
 
 # patch FILE OFFSET BYTES (in printf's \ooo form)
 patch() {
@@ -65,13 +15,6 @@ patch() {
     printf "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc 2>/dev/null
 }
 
-same() {
-    n_checked=$((n_checked + 1))
-    cmp -s "$1" "$2" || fail "$1 and $2 differ"
-}
-
-# shellcheck disable=SC2086
-tiny() { ${KVCL_TEST_RUNNER:-} "$make_tiny" "$@"; }
 tiny llama F16 tiny.gguf && tiny gpt2 Q8_0 tiny2.gguf || exit 1
 
 # ---- good ones ----------------------------------------------------------------------------------
@@ -385,5 +328,4 @@ bad 3 'header' kvcl svd bad.npy -k 2
 { npy '<f4' False '40, 20' 3196 && printf '\0\0\300\177'; } >bad.npy
 bad 1 'not finite' kvcl svd bad.npy -k 2
 
-echo "$n_checked checks, $n_failed failed"
-[ "$n_failed" -eq 0 ]
+finish

@@ -485,15 +485,10 @@ END_TEST
 
 int main(void)
 {
-    test_dev *rows;
-    if (test_rows(&rows) == 0) {
-        printf("none of the devices of KVCL_TEST_DEVICES is here\n");
-        return TEST_SKIPPED;
-    }
     Suite *suite = suite_create("codec");
     TCase *c = tcase_create("codec");
     tcase_add_test(c, names);
     tcase_add_loop_test(c, laws, 0, (int)kvcl_array_len(shapes));
     suite_add_tcase(suite, c);
-    return test_main(suite, false);
+    return test_main_on_rows(suite);
 }

@@ -5,30 +5,12 @@
 set -u
 kvcl_program=$1
 make_tiny=$2
-source=$(cd "$(dirname "$0")/.." && pwd)
-
-scratch=$(mktemp -d "${TMPDIR:-/tmp}/kvcl-test-XXXXXX")
-trap 'rm -rf "$scratch"' EXIT
-trap 'exit 130' INT TERM
-cd "$scratch" || exit 1
-
-unset KVCL_MEM_LIMIT KVCL_CPU_CAPS KVCL_THREADS KVCL_BATCH KVCL_COLOR KVCL_CACHE KVCL_TIER \
-    KVCL_CACHE_MEM KVCL_CTX_SIZE
+# shellcheck source=tests/program.sh
+. "$(dirname "$0")/program.sh"
 mkdir tiers
 # programs that start themselves anew (OMP_WAIT_POLICY) would have another process number
-export KVCL_CACHE_DIR=off KVCL_DEVICE=cpu NO_COLOR=1 OMP_WAIT_POLICY=passive
-export KVCL_TIER_DIR="$scratch/tiers"
+export KVCL_TIER_DIR="$scratch/tiers" OMP_WAIT_POLICY=passive
 shipped="$source/models/ref/ref-llama-29m-q5_0.gguf"
-n_failed=0
-
-# shellcheck disable=SC2086
-kvcl() { ${KVCL_TEST_RUNNER:-} "$kvcl_program" "$@"; }
-
-fail() {
-    n_failed=$((n_failed + 1))
-    printf 'FAILED: %s\n' "$1"
-    head -c 1000 err
-}
 
 # ends STATUS PATTERN command...: that exit status; a failure with one line that has the pattern.
 ends() {
@@ -45,8 +27,7 @@ ends() {
     [ -z "$(ls tiers)" ] || fail "$*: left $(ls tiers)"
 }
 
-# shellcheck disable=SC2086
-${KVCL_TEST_RUNNER:-} "$make_tiny" llama F16 wide.gguf 128 || exit 1
+tiny llama F16 wide.gguf 128 || exit 1
 for _ in 1 2 3 4 5 6 7 8; do echo 'the thing at the end of the tent and then some.'; done >text
 
 # ---- the same text and numbers ------------------------------------------------------------------

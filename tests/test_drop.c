@@ -130,11 +130,6 @@ END_TEST
 
 int main(void)
 {
-    test_dev *rows;
-    if (test_rows(&rows) == 0) {
-        printf("none of the devices of KVCL_TEST_DEVICES is here\n");
-        return TEST_SKIPPED;
-    }
     Suite *suite = suite_create("drop");
     TCase *c = tcase_create("drop");
     tcase_add_checked_fixture(c, rig_setup, rig_teardown);
@@ -142,5 +137,5 @@ int main(void)
     tcase_add_loop_test(c, every_row_and_split, 0, N_CONFIGS);
     tcase_add_test(c, figures_and_rewinding);
     suite_add_tcase(suite, c);
-    return test_main(suite, false);
+    return test_main_on_rows(suite);
 }

@@ -20,25 +20,12 @@ static void setup(void)
 
 static void teardown(void) { kvcl_ctx_free(ctx); }
 
-static void *zeros(size_t n, size_t size)
-{
-    void *p = calloc(n, size);
-    ck_assert_ptr_nonnull(p);
-    return p;
-}
-
-static double gauss(void)
-{
-    double u = 0.5 + 0.5 * (double)test_unit(&rng), v = (double)test_unit(&rng);
-    return sqrt(-2.0 * log(u + 1e-12)) * cos(3.14159265358979 * v);
-}
-
 /* n orthonormal rows: Gram-Schmidt, twice. */
 static void random_basis(uint32_t n, double *u)
 {
     for (uint32_t i = 0; i < n; i++) {
         for (uint32_t d = 0; d < n; d++)
-            u[i * n + d] = gauss();
+            u[i * n + d] = test_normal(&rng);
         for (uint32_t pass = 0; pass < 2; pass++)
             for (uint32_t j = 0; j < i; j++) {
                 double dot = 0.0;
@@ -70,9 +57,10 @@ static void compose(uint32_t n, const double *u, const double *value, double *ou
 static void check_eigen(uint32_t n, const double *value, const char *what)
 {
     size_t cells = (size_t)n * n;
-    double *u = zeros(cells, 8), *a = zeros(cells, 8), *work = zeros(cells + 3 * n, 8);
-    double *v = zeros(cells, 8), *got = zeros(n, 8), norm = 0.0;
-    uint32_t *order = zeros(n, 4);
+    double *u = test_zeros(cells, 8), *a = test_zeros(cells, 8),
+           *work = test_zeros(cells + 3 * n, 8);
+    double *v = test_zeros(cells, 8), *got = test_zeros(n, 8), norm = 0.0;
+    uint32_t *order = test_zeros(n, 4);
     random_basis(n, u);
     compose(n, u, value, a);
     for (uint32_t i = 0; i < n; i++)
@@ -286,7 +274,7 @@ static void fit(made *m)
 {
     kvcl_status st = kvcl_spectral_fit_make(ctx, &m->shape, &m->moments, 1, &m->fit);
     test_require(st == KVCL_OK, "fit: %s", kvcl_last_error(ctx));
-    m->basis = zeros(kvcl_spectral_basis_bytes(&m->shape), 1);
+    m->basis = test_zeros(kvcl_spectral_basis_bytes(&m->shape), 1);
     st = kvcl_spectral_pack(ctx, &m->shape, m->fit.parts, m->basis);
     test_require(st == KVCL_OK, "pack: %s", kvcl_last_error(ctx));
 }
@@ -335,7 +323,7 @@ START_TEST(known_spectrum)
             ck_assert_uint_eq(p->n_comp, D);
             test_true((p->analysis != NULL) == (metric != 0 && h < HEADS));
             for (uint32_t d = 0; d < D; d++)
-                x[d] = gauss();
+                x[d] = test_normal(&rng);
             test_require(round_trip(p, x) < 0.15, "metric %u, part %u: off by %g", metric, h,
                          round_trip(p, x));
             /* variances of rows as they were made; of components in the basis' own units */
@@ -362,7 +350,7 @@ START_TEST(known_spectrum)
         kvcl_spectral_fit other;
         ck_assert_int_eq(kvcl_spectral_fit_make(ctx, &m.shape, &m.moments, 3, &other), KVCL_OK);
         again.fit = other;
-        again.basis = zeros(kvcl_spectral_basis_bytes(&m.shape), 1);
+        again.basis = test_zeros(kvcl_spectral_basis_bytes(&m.shape), 1);
         ck_assert_int_eq(kvcl_spectral_pack(ctx, &m.shape, other.parts, again.basis), KVCL_OK);
         ck_assert_mem_eq(m.basis, again.basis, kvcl_spectral_basis_bytes(&m.shape));
         done(&again);
@@ -382,7 +370,7 @@ START_TEST(metric_of_turns)
     for (uint32_t k = 0; k < 40; k++) {
         float x[N];
         for (uint32_t d = 0; d < N; d++)
-            x[d] = (float)gauss();
+            x[d] = (float)test_normal(&rng);
         for (uint32_t i = 0; i < N * N; i++)
             q[i] += x[i / N] * x[i % N];
     }

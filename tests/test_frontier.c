@@ -25,19 +25,6 @@ static void setup(void)
 
 static void teardown(void) { kvcl_ctx_free(ctx); }
 
-static void *zeros(size_t n, size_t size)
-{
-    void *p = calloc(n, size);
-    ck_assert_ptr_nonnull(p);
-    return p;
-}
-
-static double gauss(void)
-{
-    double u = 0.5 + 0.5 * (double)test_unit(&rng), v = (double)test_unit(&rng);
-    return sqrt(-2.0 * log(u + 1e-12)) * cos(3.14159265358979 * v);
-}
-
 static float half(float x) { return kvcl_f16_to_f32(kvcl_f32_to_f16(x)); }
 
 /* Keys with a mean and a falling spectrum, turned by position; queries' moments with another. */
@@ -52,15 +39,15 @@ typedef struct rig {
 static void rig_make(rig *r)
 {
     *r = (rig){0};
-    r->pre = zeros((size_t)TOKENS * DIM, sizeof(float));
-    r->post = zeros((size_t)TOKENS * DIM, sizeof(float));
-    r->table = zeros((size_t)TOKENS * DIM, sizeof(float));
-    r->queries = zeros((size_t)DIM * DIM, sizeof(double));
-    r->work = zeros(kvcl_frontier_sketch_work(TOKENS, DIM), sizeof(double));
+    r->pre = test_zeros((size_t)TOKENS * DIM, sizeof(float));
+    r->post = test_zeros((size_t)TOKENS * DIM, sizeof(float));
+    r->table = test_zeros((size_t)TOKENS * DIM, sizeof(float));
+    r->queries = test_zeros((size_t)DIM * DIM, sizeof(double));
+    r->work = test_zeros(kvcl_frontier_sketch_work(TOKENS, DIM), sizeof(double));
     kvcl_rope_table(r->table, TOKENS, &(kvcl_rope_spec){.n_rot = DIM, .base = 500000, .factor = 1});
     for (uint32_t t = 0; t < TOKENS; t++)
         for (uint32_t d = 0; d < DIM; d++)
-            r->pre[t * DIM + d] = half((float)(3 * sin(d) + 4 * gauss() / (1 + 0.1 * d)));
+            r->pre[t * DIM + d] = half((float)(3 * sin(d) + 4 * test_normal(&rng) / (1 + 0.1 * d)));
     for (uint32_t t = 0; t < TOKENS; t++)
         for (uint32_t d = 0; d < DIM; d += 2) {
             const float *cs = r->table + t * DIM + d, *x = r->pre + t * DIM + d;
@@ -70,7 +57,7 @@ static void rig_make(rig *r)
     for (uint32_t i = 0; i < 200; i++) {
         double q[DIM];
         for (uint32_t d = 0; d < DIM; d++)
-            q[d] = gauss() * (1 + 0.05 * d);
+            q[d] = test_normal(&rng) * (1 + 0.05 * d);
         for (uint32_t a = 0; a < DIM * DIM; a++)
             r->queries[a] += q[a / DIM] * q[a % DIM];
     }
@@ -140,7 +127,7 @@ START_TEST(bounds_hold)
         for (uint32_t k = 0; k < 60; k++) {
             const float scale = ldexpf(1, (int)(k % 3) * 20 - 20);
             for (uint32_t d = 0; d < DIM; d++)
-                q[d] = scale * (float)gauss();
+                q[d] = scale * (float)test_normal(&rng);
             if (k % 4 == 0 && r.spec.kind == KVCL_SKETCH_LEVELS)
                 worst_query(&r, k * 5 % TOKENS, q);
             if (k % 4 == 1)
@@ -166,7 +153,7 @@ START_TEST(rounding_is_covered)
         rig_sketch(&r, names_of[i]);
         for (uint32_t k = 0; k < 200; k++) {
             for (uint32_t d = 0; d < DIM; d++)
-                q[d] = (float)gauss();
+                q[d] = (float)test_normal(&rng);
             test_require(missed(&r, q) == 0, "%s: rounding breaks a bound", names_of[i]);
         }
     }
@@ -256,7 +243,7 @@ START_TEST(clusters)
     uint32_t n_tighter = 0;
     rig_make(&r);
     for (uint32_t d = 0; d < DIM; d++)
-        q[d] = (float)gauss();
+        q[d] = (float)test_normal(&rng);
     rig_sketch(&r, "rp8");
     kvcl_frontier_bounds(&r.sketch, q, NULL, TOKENS, 0.125, 0, low[0], high[0]);
     rig_sketch(&r, "kmeans8");
@@ -302,10 +289,10 @@ START_TEST(bases)
                                                KVCL_SKETCH_BALANCED};
     rig r;
     rig_make(&r);
-    double *keys = zeros((size_t)DIM * DIM, sizeof(double)), *work;
-    double *a = zeros((size_t)DIM * DIM, sizeof(double)),
-           *b = zeros((size_t)DIM * DIM, sizeof(double));
-    work = zeros(kvcl_frontier_basis_work(DIM), sizeof(double));
+    double *keys = test_zeros((size_t)DIM * DIM, sizeof(double)), *work;
+    double *a = test_zeros((size_t)DIM * DIM, sizeof(double)),
+           *b = test_zeros((size_t)DIM * DIM, sizeof(double));
+    work = test_zeros(kvcl_frontier_basis_work(DIM), sizeof(double));
     for (uint32_t t = 0; t < TOKENS; t++)
         for (uint32_t i = 0; i < DIM * DIM; i++)
             keys[i] +=

@@ -5,72 +5,11 @@ set -u
 kvcl_program=$1
 make_tiny=$2
 model=$3
-source=$(cd "$(dirname "$0")/.." && pwd)
-
-scratch=$(mktemp -d "${TMPDIR:-/tmp}/kvcl-test-XXXXXX")
-trap 'rm -rf "$scratch"' EXIT
-trap 'exit 130' INT TERM
-cd "$scratch" || exit 1
-
-unset KVCL_DEVICE KVCL_MEM_LIMIT KVCL_CPU_CAPS KVCL_THREADS KVCL_BATCH KVCL_COLOR KVCL_CTX_SIZE \
-    OMP_WAIT_POLICY
-export KVCL_CACHE_DIR=off KVCL_DEVICE=cpu NO_COLOR=1 KVCL_MODEL="$model"
-n_failed=0
-n_checked=0
-
-# shellcheck disable=SC2086
-kvcl() { ${KVCL_TEST_RUNNER:-} "$kvcl_program" "$@"; }
-
-fail() {
-    n_failed=$((n_failed + 1))
-    printf 'FAILED: %s\n' "$1"
-    head -c 1500 out
-    head -c 1000 err
-}
-
-# good TEXT command...: exit status 0.
-good() {
-    what=$1
-    shift
-    n_checked=$((n_checked + 1))
-    "$@" >out 2>err </dev/null
-    status=$?
-    [ "$status" -eq 0 ] || fail "$what: exit status $status"
-}
-
-# bad STATUS PATTERN command...: that status, nothing on standard output, one line on standard error
-# that begins with "kvcl:" and matches the pattern.
-bad() {
-    want=$1
-    pattern=$2
-    shift 2
-    n_checked=$((n_checked + 1))
-    "$@" >out 2>err </dev/null
-    status=$?
-    if [ "$status" -ne "$want" ]; then
-        fail "$*: exit status $status, not $want"
-    elif [ -s out ]; then
-        fail "$*: something on standard output"
-    elif [ "$(wc -l <err)" -ne 1 ]; then
-        fail "$*: not one line on standard error"
-    elif ! grep -q '^kvcl: ' err || ! grep -qi -e "$pattern" err; then
-        fail "$*: standard error does not speak of '$pattern'"
-    fi
-}
-
-holds() {
-    n_checked=$((n_checked + 1))
-    grep -q -e "$1" "$2" || fail "$2 does not hold '$1'"
-}
-
-same() {
-    n_checked=$((n_checked + 1))
-    cmp -s "$1" "$2" || fail "$1 and $2 differ"
-}
+# shellcheck source=tests/program.sh
+. "$(dirname "$0")/program.sh"
+export KVCL_MODEL="$model"
 
 cp "$source/tests/golden/prompt.txt" text.txt
-# shellcheck disable=SC2086
-tiny() { ${KVCL_TEST_RUNNER:-} "$make_tiny" "$@"; }
 tiny llama F16 tiny.gguf 128 && tiny gpt2 F16 tiny2.gguf 128 || exit 1
 
 # ---- figures ------------------------------------------------------------------------------------
@@ -170,5 +109,4 @@ good "what suits the model" few -m tiny3.gguf --rule topk8
 holds '^| box16' out
 grep -q '^| lm' out && fail "levels of heads of another size"
 
-echo "$n_checked checks, $n_failed failed"
-[ "$n_failed" -eq 0 ]
+finish

@@ -21,12 +21,6 @@ static void setup(void)
 
 static void teardown(void) { kvcl_ctx_free(ctx); }
 
-static double gauss(void)
-{
-    double u = 0.5 + 0.5 * (double)test_unit(&rng), v = (double)test_unit(&rng);
-    return sqrt(-2.0 * log(u + 1e-12)) * cos(3.14159265358979 * v);
-}
-
 /* ---- rules --------------------------------------------------------------------------------- */
 
 typedef struct scene {
@@ -43,7 +37,7 @@ static void scene_make(scene *s, double spread, double width)
 {
     *s = (scene){.q = {.n = TOKENS, .begin = SINKS, .end = TOKENS - HOT, .max = -INFINITY}};
     for (uint32_t t = 0; t < TOKENS; t++) {
-        s->score[t] = (float)(round(spread * gauss() * 8) / 8);
+        s->score[t] = (float)(round(spread * test_normal(&rng) * 8) / 8);
         s->low[t] = s->score[t] - (float)(width * fabs((double)test_unit(&rng)));
         s->high[t] = s->score[t] + (float)(width * fabs((double)test_unit(&rng)));
         s->q.max = fmax(s->q.max, (double)s->score[t]);

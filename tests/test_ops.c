@@ -170,11 +170,6 @@ END_TEST
 
 int main(void)
 {
-    test_dev *rows;
-    if (test_rows(&rows) == 0) {
-        printf("none of the devices of KVCL_TEST_DEVICES is here\n");
-        return TEST_SKIPPED;
-    }
     Suite *suite = suite_create("ops");
     TCase *c = tcase_create("ops");
     tcase_add_test(c, tables_have_no_empty_slot);
@@ -182,5 +177,5 @@ int main(void)
     tcase_add_test(c, matrices_are_split_where_they_must);
     tcase_add_loop_test(c, stem_on_every_row, 0, (int)kvcl_array_len(stems));
     suite_add_tcase(suite, c);
-    return test_main(suite, false);
+    return test_main_on_rows(suite);
 }

@@ -312,11 +312,6 @@ END_TEST
 
 int main(void)
 {
-    test_dev *rows;
-    if (test_rows(&rows) == 0) {
-        printf("none of the devices of KVCL_TEST_DEVICES is here\n");
-        return TEST_SKIPPED;
-    }
     bool small = test_small();
     Suite *suite = suite_create("session");
     TCase *c = tcase_create("session");
@@ -333,5 +328,5 @@ int main(void)
         tcase_add_test(c, two_sessions_do_not_meet);
     }
     suite_add_tcase(suite, c);
-    return test_main(suite, false);
+    return test_main_on_rows(suite);
 }

@@ -274,11 +274,6 @@ END_TEST
 
 int main(void)
 {
-    test_dev *rows;
-    if (test_rows(&rows) == 0) {
-        printf("none of the devices of KVCL_TEST_DEVICES is here\n");
-        return TEST_SKIPPED;
-    }
     Suite *suite = suite_create("tiers");
     TCase *c = tcase_create("tiers");
     tcase_add_checked_fixture(c, rig_setup, rig_teardown);
@@ -294,5 +289,5 @@ int main(void)
         tcase_add_test(c, a_stopped_prompt_leaves_an_empty_session);
     }
     suite_add_tcase(suite, c);
-    return test_main(suite, false);
+    return test_main_on_rows(suite);
 }

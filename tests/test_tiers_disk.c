@@ -284,11 +284,6 @@ END_TEST
 
 int main(void)
 {
-    test_dev *rows;
-    if (test_rows(&rows) == 0) {
-        printf("none of the devices of KVCL_TEST_DEVICES is here\n");
-        return TEST_SKIPPED;
-    }
     Suite *suite = suite_create("tiers_disk");
     TCase *c = tcase_create("disk");
     tcase_add_checked_fixture(c, rig_setup, rig_teardown);
@@ -301,5 +296,5 @@ int main(void)
     tcase_add_test(c, files_that_cannot_be_are_refused);
     tcase_add_loop_test(c, damaged_pages_are_named, 0, 2);
     suite_add_tcase(suite, c);
-    return test_main(suite, false);
+    return test_main_on_rows(suite);
 }

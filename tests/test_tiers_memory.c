@@ -189,11 +189,6 @@ END_TEST
 
 int main(void)
 {
-    test_dev *rows;
-    if (test_rows(&rows) == 0) {
-        printf("none of the devices of KVCL_TEST_DEVICES is here\n");
-        return TEST_SKIPPED;
-    }
     Suite *suite = suite_create("tiers_memory");
     TCase *c = tcase_create("memory");
     tcase_add_checked_fixture(c, rig_setup, rig_teardown);
@@ -202,5 +197,5 @@ int main(void)
     tcase_add_test(c, impossible_tiers_are_refused);
     tcase_add_loop_test(c, values_that_are_no_numbers_are_named, 0, 2);
     suite_add_tcase(suite, c);
-    return test_main(suite, false);
+    return test_main_on_rows(suite);
 }
