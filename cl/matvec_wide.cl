@@ -50,18 +50,10 @@ static vec widen(raw r) { return as_float2(r); }
 #elif TYPE == KVCL_F32
 static vec widen(raw r) { return as_float4(r); }
 #elif KVCL_PTX && TYPE == KVCL_F16
-static float2 half_pair(uint h)
-{
-    float lo, hi;
-    __asm("{.reg .b16 a, b; mov.b32 {a, b}, %2; cvt.f32.f16 %0, a; cvt.f32.f16 %1, b;}"
-          : "=f"(lo), "=f"(hi)
-          : "r"(h));
-    return (float2)(lo, hi);
-}
 #if LANES == 2
-static vec widen(raw r) { return half_pair(r); }
+static vec widen(raw r) { return kvcl_half_pair(r); }
 #else
-static vec widen(raw r) { return (float4)(half_pair(r.x), half_pair(r.y)); }
+static vec widen(raw r) { return (float4)(kvcl_half_pair(r.x), kvcl_half_pair(r.y)); }
 #endif
 #else
 static vec widen(raw r)
